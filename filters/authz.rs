@@ -1,0 +1,239 @@
+//! Grant: identity + operation + prompt → [`Grant`]: the scope is held, the model is one the caller
+//! may use and is called by its canonical name, and what it may cost is bounded.
+
+use std::sync::Arc;
+
+use crate::authn::Identity;
+use crate::glob::Glob;
+use crate::prompt::Prompt;
+use crate::route::Route;
+use crate::snapshot::Snapshot;
+use crate::surface::{Access, Operation};
+use crate::verdict::{Denial, Reason};
+
+/// What one source of rights (a role, a key, a token) allows. A caller holds what all its layers
+/// allow, so no layer can widen another.
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "made from configuration and tokens")]
+pub struct Layer {
+    /// Scopes: exact, `llm:*` or `*`.
+    pub scopes: Vec<String>,
+    /// Models, by their canonical names; `None` leaves them to the other layers.
+    pub models: Option<Vec<Glob>>,
+    /// Cap on generated tokens.
+    pub max_tokens: Option<u64>,
+}
+
+impl Layer {
+    /// Whether this layer holds a scope. `*` and `llm:*` are patterns only on the holder's side.
+    #[must_use]
+    pub fn holds(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| covers(held, scope))
+    }
+
+    /// Whether this layer allows a model.
+    #[must_use]
+    pub fn allows(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(model)))
+    }
+}
+
+/// Whether a held scope covers a wanted one.
+#[must_use]
+pub fn covers(held: &str, wanted: &str) -> bool {
+    match held.strip_suffix('*') {
+        Some("") => true,
+        Some(prefix) => prefix.ends_with(':') && wanted.starts_with(prefix),
+        None => held == wanted,
+    }
+}
+
+/// The right to make one request of an upstream.
+#[derive(Debug)]
+pub struct Grant {
+    identity: Arc<Identity>,
+    model: String,
+    max_tokens: u64,
+    route: Route,
+}
+
+impl Grant {
+    /// Who it was given to.
+    #[must_use]
+    pub const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The canonical name of the model; empty for lists.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The most tokens that one answer may have.
+    #[must_use]
+    pub const fn max_tokens(&self) -> u64 {
+        self.max_tokens
+    }
+
+    /// Where the request goes.
+    #[must_use]
+    pub const fn route(&self) -> &Route {
+        &self.route
+    }
+}
+
+/// Checks that the caller may use an operation at all, before its body is read.
+///
+/// # Errors
+/// [`Reason::InsufficientScope`], naming the scope.
+pub fn permit(identity: &Identity, operation: &Operation) -> Result<(), Denial> {
+    match operation.access {
+        Access::Open | Access::Authenticated => Ok(()),
+        Access::Scope(scope) if identity.holds(scope) => Ok(()),
+        Access::Scope(scope) => Err(Denial::new(
+            Reason::InsufficientScope,
+            format!("the scope `{scope}` is needed for this operation"),
+        )),
+    }
+}
+
+/// Grants a request with a body: finds the model's canonical name and its route, and writes the
+/// bounded parameters into the prompt.
+///
+/// # Errors
+/// [`Reason::ModelNotAllowed`] for a model that the caller may not use and, alike, for one that
+/// does not exist; [`Reason::NotFound`] when nothing serves the operation.
+pub fn grant(
+    snapshot: &Snapshot,
+    identity: &Arc<Identity>,
+    prompt: &mut Prompt,
+) -> Result<Grant, Denial> {
+    let operation = prompt.operation();
+    let model = resolve(snapshot, identity, prompt.model())?;
+    let route = snapshot.route(operation, Some(&model))?;
+    let caps = snapshot.caps();
+    let wanted = prompt.max_tokens().unwrap_or(u64::MAX);
+    let max_tokens = wanted.min(caps.max_tokens).min(identity.max_tokens());
+    prompt.set_model(&model);
+    prompt.bound(max_tokens, route.upstream().tokens_param(), caps);
+    let max_tokens = if operation.generates() { max_tokens } else { 0 };
+    Ok(Grant { identity: Arc::clone(identity), model, max_tokens, route })
+}
+
+/// Grants a request without a body: a list of models, or one model named by the path.
+///
+/// # Errors
+/// As [`grant`].
+pub fn grant_read(
+    snapshot: &Snapshot,
+    identity: &Arc<Identity>,
+    operation: &Operation,
+    model: Option<&str>,
+) -> Result<Grant, Denial> {
+    let model = model.map(|name| resolve(snapshot, identity, name)).transpose()?;
+    let route = snapshot.route(operation, model.as_deref())?;
+    let model = model.unwrap_or_default();
+    Ok(Grant { identity: Arc::clone(identity), model, max_tokens: 0, route })
+}
+
+/// The canonical name of a model that this caller may use.
+///
+/// # Errors
+/// [`Reason::ModelNotAllowed`]; [`Reason::InvalidRequest`] for what is not a model name.
+pub fn resolve(snapshot: &Snapshot, identity: &Identity, spelling: &str) -> Result<String, Denial> {
+    let name = canonical(spelling).ok_or_else(|| {
+        Denial::new(Reason::InvalidRequest, "this is not the name of a model").param("model")
+    })?;
+    if !identity.allows(&name) {
+        return Err(Denial::new(Reason::ModelNotAllowed, "this model is not available to you")
+            .param("model"));
+    }
+    Ok(snapshot.spelling(&name).unwrap_or(name))
+}
+
+/// The one name that all spellings of a model resolve to: lower case, without the default registry,
+/// namespace and tag of Ollama. `None` for what is not a plain model name: URLs, paths, digests,
+/// white space, anything outside of ASCII.
+#[must_use]
+pub fn canonical(spelling: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'/');
+    if spelling.is_empty() || !spelling.bytes().all(plain) {
+        return None;
+    }
+    let lower = spelling.to_ascii_lowercase();
+    let name = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    let name = name.strip_suffix(":latest").unwrap_or(name);
+    let segment_ok = |s: &str| s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    (name.split('/').all(segment_ok) && name.matches(':').count() <= 1 && !name.ends_with(':'))
+        .then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(spelling: &str, expected: Option<&str>) {
+        assert_eq!(canonical(spelling).as_deref(), expected, "{spelling:?}");
+    }
+
+    #[test]
+    fn all_spellings_of_a_model_are_one_name() {
+        for spelling in [
+            "phi",
+            "PHI",
+            "phi:latest",
+            "phi:LATEST",
+            "library/phi",
+            "registry.ollama.ai/library/phi",
+            "registry.ollama.ai/library/phi:latest",
+        ] {
+            check(spelling, Some("phi"));
+        }
+        check("Qwen/Qwen2.5-7B", Some("qwen/qwen2.5-7b"));
+        check("llama3.2:1b", Some("llama3.2:1b"));
+    }
+
+    #[test]
+    fn what_is_not_a_plain_name_is_refused() {
+        for spelling in [
+            "",
+            " phi",
+            "phi ",
+            "phi\n",
+            "phi\0",
+            "./phi",
+            "../phi",
+            "/phi",
+            "a//b",
+            "phi@sha256:00",
+            "http://127.0.0.1/phi",
+            "p\u{200b}hi",
+            "ｐｈｉ",
+            "phi:",
+            "a:b:c",
+            ":phi",
+            "phi%20",
+            "*",
+        ] {
+            check(spelling, None);
+        }
+    }
+
+    #[test]
+    fn scopes_cover_by_name_or_prefix() {
+        for (held, wanted, expected) in [
+            ("llm:generate", "llm:generate", true),
+            ("llm:*", "llm:embed", true),
+            ("*", "scan", true),
+            ("llm:generate", "llm:embed", false),
+            ("llm:*", "models:read", false),
+            ("llm*", "llm:embed", false),
+            ("llm:generate", "llm:*", false),
+            ("", "scan", false),
+        ] {
+            assert_eq!(covers(held, wanted), expected, "{held} {wanted}");
+        }
+    }
+}

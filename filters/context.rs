@@ -1,0 +1,160 @@
+//! What a request carries from hook to hook.
+//!
+//! Pingora hands every hook one `&mut Ctx`. What has been proved so far is a private [`Stage`],
+//! moved from room to room, so that no hook can use what an earlier one has not made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::answer::Answer;
+use crate::audit::Coverage;
+use crate::authz::Grant;
+use crate::body::Held;
+use crate::clear::Cleared;
+use crate::quota::{QuotaView, Reservation};
+use crate::snapshot::Snapshot;
+use crate::surface::{Dialect, Operation};
+use crate::usage::Usage;
+use crate::verdict::Denial;
+
+/// The state of one request.
+#[derive(Debug)]
+pub struct Ctx {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Monotonic nanoseconds at the arrival of the head.
+    pub(crate) begun: u64,
+    pub(crate) id: Uuid,
+    pub(crate) operation: Option<&'static Operation>,
+    pub(crate) dialect: Dialect,
+    pub(crate) stage: Stage,
+    pub(crate) trace: Trace,
+    _open: OpenRequest,
+}
+
+impl Ctx {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, begun: u64, id: Uuid, open: OpenRequest) -> Self {
+        Self {
+            snapshot,
+            begun,
+            id,
+            operation: None,
+            dialect: Dialect::OpenAi,
+            stage: Stage::Arrived,
+            trace: Trace::default(),
+            _open: open,
+        }
+    }
+
+    /// The id of the request: in the answer, the audit record and the upstream's log.
+    #[must_use]
+    pub const fn request_id(&self) -> Uuid {
+        self.id
+    }
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Nothing is decided.
+    Arrived,
+    /// The gateway has answered by itself.
+    Answered,
+    /// Cleared, and on its way to an upstream.
+    Cleared(Box<Exchange>),
+    /// The upstream's answer is passing.
+    Answering(Box<Exchange>, Box<Reply>),
+}
+
+/// A request that may leave.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) grant: Grant,
+    pub(crate) reservation: Reservation,
+    /// The body; `None` for a request without one.
+    pub(crate) cleared: Option<Cleared>,
+    pub(crate) path: String,
+    pub(crate) streams: bool,
+    pub(crate) strip_usage: bool,
+    /// Tokens
+    pub(crate) prompt_estimate: u64,
+    /// Connections tried so far.
+    pub(crate) attempts: usize,
+    /// Monotonic nanoseconds at which the request went out.
+    pub(crate) sent: u64,
+    pub(crate) _held: Held,
+}
+
+/// An answer that passes.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) relay: Relay,
+    /// Body bytes handed to Pingora for the client.
+    pub(crate) produced: usize,
+    /// The last of them: what Pingora may have thrown away with a failed batch.
+    pub(crate) tail: Vec<Bytes>,
+    /// Why the answer must not go on.
+    pub(crate) broken: Option<Denial>,
+}
+
+/// What is done with the body of an answer.
+pub(crate) enum Relay {
+    /// It is watched and passed on.
+    Answer(Box<Answer>),
+    /// It is an error of the upstream: collected, and told in the gateway's own words.
+    Error { denial: Denial, collected: Vec<u8> },
+    /// There is none.
+    Nothing,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Answer(_) => "answer",
+            Self::Error { .. } => "error",
+            Self::Nothing => "nothing",
+        })
+    }
+}
+
+/// What the audit record will tell.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) status: u16,
+    pub(crate) denial: Option<Denial>,
+    pub(crate) aborted: bool,
+    pub(crate) client: Option<std::net::IpAddr>,
+    pub(crate) user: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) upstream: Option<String>,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) report: crate::scan::Report,
+    pub(crate) input: Coverage,
+    pub(crate) input_length: Option<u64>,
+    pub(crate) prompt_digest: Option<crate::audit::chain::Digest>,
+    /// Monotonic nanoseconds
+    pub(crate) first_text: Option<u64>,
+    /// Nanoseconds from the head to the upstream.
+    pub(crate) overhead: Option<u64>,
+    pub(crate) quota: Option<QuotaView>,
+}
+
+/// Counts a request as open for as long as it lives, so that a drain can wait for it.
+#[derive(Debug)]
+pub(crate) struct OpenRequest(Arc<AtomicUsize>);
+
+impl OpenRequest {
+    pub(crate) fn count(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,148 @@
+//! The audit record and the metrics of a request, from the same trace.
+
+use pingora::proxy::Session;
+
+use super::Gate;
+use crate::audit::{
+    AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status, Text, Usage,
+};
+use crate::context::{Ctx, Trace};
+use crate::scan::Action;
+use crate::surface::{OwnOp, Target};
+use crate::verdict::Reason;
+
+/// Writes the one record of a request.
+pub(super) fn finish(gate: &Gate, session: &Session, ctx: &mut Ctx) {
+    let record = record(gate, session, ctx);
+    let endpoint = ctx.operation.map_or("none", |operation| operation.id);
+    gate.state.metrics.observe(&record, endpoint, ctx.trace.status);
+    if is_audited(ctx) {
+        gate.state.audit.record(record);
+    }
+}
+
+/// Probes of orchestrators and scrapers, several a second for ever, tell an auditor nothing; they
+/// are counted in the metrics. One that is refused is recorded.
+fn is_audited(ctx: &Ctx) -> bool {
+    let probe = ctx.operation.is_some_and(|operation| {
+        matches!(
+            operation.target,
+            Target::Own(
+                OwnOp::Live
+                    | OwnOp::Ready
+                    | OwnOp::Health
+                    | OwnOp::Metrics
+                    | OwnOp::Jwks
+                    | OwnOp::OpenApi
+            )
+        )
+    });
+    !probe || ctx.trace.denial.is_some()
+}
+
+fn record(gate: &Gate, session: &Session, ctx: &Ctx) -> AuditRecord {
+    let trace = &ctx.trace;
+    let clock = &gate.state.clock;
+    let mut record = AuditRecord::new(clock, operation(ctx), status(trace));
+    let request = session.req_header();
+    let text = |value: &Option<String>| value.as_deref().map(Text::new);
+    record.reason = trace.denial.as_ref().map(|denial| denial.reason().code());
+    record.request_id = Some(Text::new(&ctx.id.to_string()));
+    record.user_id = text(&trace.user);
+    record.key_id = text(&trace.key);
+    record.client_ip = trace.client;
+    record.user_agent =
+        request.headers.get(http::header::USER_AGENT).map(|v| Text::from_bytes(v.as_bytes()));
+    record.endpoint = Some(Text::path(request.uri.path()));
+    record.model = text(&trace.model);
+    record.upstream = text(&trace.upstream);
+    record.latency_ms = Some(clock.monotonic_ns().saturating_sub(ctx.begun) / 1_000_000);
+    record.ttft_ms = trace.first_text.map(|at| at.saturating_sub(ctx.begun) / 1_000_000);
+    record.overhead_us = trace.overhead.map(|nanos| nanos / 1_000);
+    record.scanned = Scanned { input: trace.input, output: Coverage::None };
+    record.input_length = trace.input_length;
+    record.prompt_digest = trace.prompt_digest;
+    record.usage = trace.usage.map(|usage| Usage {
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        gpu_seconds: usage.gpu_seconds,
+        estimated: usage.estimated,
+    });
+    findings(&mut record, trace);
+    if trace.status > 0 {
+        record.detail("status", trace.status);
+    }
+    if let Some(denial) = &trace.denial {
+        record.detail("message", denial.message());
+        if !denial.operator_detail().is_empty() {
+            record.detail("detail", denial.operator_detail());
+        }
+    }
+    record
+}
+
+fn findings(record: &mut AuditRecord, trace: &Trace) {
+    record.findings = trace.report.findings.iter().map(finding).collect();
+    let worst = trace.report.findings.iter().max_by_key(|finding| finding.action);
+    if let Some(worst) = worst.filter(|worst| worst.action > Action::Allow) {
+        let severity =
+            if worst.action == Action::Block { Severity::High } else { Severity::Medium };
+        record.threat(worst.kind.as_str(), severity);
+    }
+}
+
+fn finding(finding: &crate::scan::Finding) -> Finding {
+    Finding {
+        rule: Text::new(&finding.rule),
+        kind: finding.kind.as_str(),
+        role: finding.role.as_str(),
+        score: f64::from(finding.score),
+        action: finding.action.as_str(),
+        direction: "input",
+    }
+}
+
+/// What the record is about: the reason of a refusal tells more than the path.
+fn operation(ctx: &Ctx) -> Operation {
+    match ctx.trace.denial.as_ref().map(crate::verdict::Denial::reason) {
+        Some(Reason::InvalidCredentials) => return Operation::Authentication,
+        Some(Reason::InsufficientScope | Reason::ModelNotAllowed) => {
+            return Operation::Authorization;
+        }
+        Some(Reason::RateLimitExceeded | Reason::InsufficientQuota) => return Operation::RateLimit,
+        _ => {}
+    }
+    match ctx.operation.map(|operation| operation.target) {
+        Some(Target::Own(OwnOp::Login | OwnOp::ScopedToken | OwnOp::Me)) => {
+            Operation::Authentication
+        }
+        Some(Target::Own(_) | Target::Upstream(_)) | None => Operation::Inference,
+    }
+}
+
+fn status(trace: &Trace) -> Status {
+    match &trace.denial {
+        Some(denial) => match denial.reason() {
+            Reason::InvalidCredentials
+            | Reason::UpstreamUnavailable
+            | Reason::UpstreamTimeout
+            | Reason::UpstreamRefused
+            | Reason::Internal => Status::Failure,
+            Reason::InvalidRequest
+            | Reason::ContentFilter
+            | Reason::InsufficientScope
+            | Reason::ModelNotAllowed
+            | Reason::NotFound
+            | Reason::MethodNotAllowed
+            | Reason::RequestTimeout
+            | Reason::PayloadTooLarge
+            | Reason::UnsupportedMediaType
+            | Reason::RateLimitExceeded
+            | Reason::InsufficientQuota
+            | Reason::Overloaded
+            | Reason::Draining => Status::Denied,
+        },
+        None if trace.aborted => Status::Aborted,
+        None => Status::Success,
+    }
+}

@@ -1,0 +1,134 @@
+//! Heads and whole answers, as Pingora writes them.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+
+use super::Gate;
+use crate::audit::Coverage;
+use crate::context::Ctx;
+use crate::forward::{self, Outgoing, REQUEST_ID};
+use crate::own::OwnAnswer;
+use crate::refusal;
+use crate::verdict::Denial;
+
+const SCANNED: HeaderName = HeaderName::from_static("x-portcullis-scanned");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+
+impl Gate {
+    /// Answers with an error, in the shape of the dialect that was called.
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        denial: Denial,
+    ) -> pingora::Result<()> {
+        if denial.closes() {
+            session.set_keepalive(None);
+        }
+        let body = refusal::body(ctx.dialect, &denial, &ctx.id.to_string());
+        let mut head = ResponseHeader::build(denial.status(), Some(16))?;
+        for (name, value) in refusal::headers(&denial) {
+            head.insert_header(name, value)?;
+        }
+        ctx.trace.denial = Some(denial);
+        self.write(session, ctx, head, body).await
+    }
+
+    /// Answers for an own endpoint.
+    pub(super) async fn write_own(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        answer: &OwnAnswer,
+    ) -> pingora::Result<()> {
+        let mut head = ResponseHeader::build(answer.status, Some(16))?;
+        head.insert_header(CONTENT_TYPE, answer.content_type)?;
+        self.write(session, ctx, head, answer.body.clone()).await
+    }
+
+    async fn write(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        mut head: ResponseHeader,
+        body: Vec<u8>,
+    ) -> pingora::Result<()> {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+        self.decorate(&mut head, ctx)?;
+        ctx.trace.status = head.status.as_u16();
+        ctx.stage = crate::context::Stage::Answered;
+        let head_only = session.req_header().method == http::Method::HEAD;
+        session.write_response_header(Box::new(head), head_only).await?;
+        if !head_only {
+            session.write_response_body(Some(Bytes::from(body)), true).await?;
+        }
+        Ok(())
+    }
+
+    /// The header fields of every answer, whoever gives it.
+    pub(super) fn decorate(&self, head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> {
+        head.insert_header(REQUEST_ID, ctx.id.to_string())?;
+        head.insert_header(CACHE_CONTROL, "no-store")?;
+        head.insert_header(NOSNIFF, "nosniff")?;
+        if self.policy.hsts {
+            head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
+        }
+        if ctx.operation.is_some_and(crate::surface::Operation::takes_body) {
+            head.insert_header(SCANNED, format!("input={}; output=none", word(ctx.trace.input)))?;
+        }
+        for (name, value) in ctx.trace.quota.iter().flat_map(crate::quota::QuotaView::header_pairs)
+        {
+            head.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the head of a request by what the gateway makes of it.
+pub(super) fn replace_head(
+    request: &mut RequestHeader,
+    path: &str,
+    outgoing: &Outgoing<'_>,
+) -> pingora::Result<()> {
+    let old: Vec<HeaderName> = request.headers.keys().cloned().collect();
+    for name in &old {
+        request.remove_header(name);
+    }
+    let uri = path.parse().map_err(|_| Error::explain(ErrorType::InternalError, "path"))?;
+    request.set_uri(uri);
+    for (name, value) in &forward::headers(outgoing) {
+        request.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
+/// Keeps of an upstream's head only what says how to read its body.
+pub(super) fn strip_response(head: &mut ResponseHeader) {
+    let kept = [CONTENT_TYPE, CONTENT_LENGTH, http::header::TRANSFER_ENCODING];
+    let others: Vec<HeaderName> =
+        head.headers.keys().filter(|name| !kept.contains(name)).cloned().collect();
+    for name in &others {
+        head.remove_header(name);
+    }
+}
+
+/// Makes room for a body of another length. Pingora has chosen the framing by now, so on HTTP/1 the
+/// chunked coding has to be put in by hand.
+pub(super) fn unknown_length(head: &mut ResponseHeader, http2: bool) -> pingora::Result<()> {
+    if head.remove_header(&CONTENT_LENGTH).is_some() && !http2 {
+        head.insert_header(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
+}
+
+const fn word(coverage: Coverage) -> &'static str {
+    match coverage {
+        Coverage::Full => "full",
+        Coverage::Partial => "partial",
+        Coverage::None => "none",
+    }
+}

@@ -1,0 +1,162 @@
+//! Characters that pass for others, and characters that cannot be seen.
+//!
+//! Written from the Unicode charts: the letters of other scripts that print like an ASCII letter
+//! (Unicode TS 39 calls them confusables), default-ignorable code points, and the two ways to
+//! smuggle ASCII in invisible characters: tags (U+E0020..7E) and variation selectors.
+
+use unicode_normalization::char::{canonical_combining_class, decompose_compatible};
+
+/// Some ligatures unfold into a whole sentence (U+FDFA: 18 letters); nothing needs more than this.
+const MAX_UNFOLDED: usize = 4;
+
+/// Hands over the canonical characters of one character that is not ASCII: none if invisible.
+pub(super) fn fold(c: char, mut emit: impl FnMut(char)) {
+    match unveil(c) {
+        None => {}
+        Some(c) if is_plain_letter(c) => emit(c),
+        Some(c) if c.is_whitespace() => emit(' '),
+        Some(c) => unfold(c, emit),
+    }
+}
+
+/// A visible character as it is, a hidden ASCII or full-width one as ASCII, nothing for the rest.
+pub(super) fn unveil(c: char) -> Option<char> {
+    match c {
+        '\0'..='\u{ac}' => Some(c),
+        '\u{e0020}'..='\u{e007e}' => shifted(c, 0xe_0020, ' '),
+        '\u{e0110}'..='\u{e016e}' => shifted(c, 0xe_0110, ' '),
+        '\u{ff01}'..='\u{ff5e}' => shifted(c, 0xff01, '!'),
+        c if is_invisible(c) => None,
+        c => Some(c),
+    }
+}
+
+/// The NFKC and lower-case letters of `c` without their marks, look-alikes as ASCII.
+fn unfold(c: char, mut emit: impl FnMut(char)) {
+    let mut left = MAX_UNFOLDED;
+    decompose_compatible(c, |part| {
+        for lower in part.to_lowercase().filter(|&c| !is_mark(c)) {
+            if left > 0 {
+                left -= 1;
+                emit(ascii_twin(lower));
+            }
+        }
+    });
+}
+
+/// Ideographs and Hangul syllables: the common letters that folding does not change.
+const fn is_plain_letter(c: char) -> bool {
+    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
+}
+
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{20dd}'..='\u{20e4}') || canonical_combining_class(c) != 0
+}
+
+const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// `c` moved from an alphabet that starts at `from` to one that starts at `to`.
+fn shifted(c: char, from: u32, to: char) -> Option<char> {
+    char::from_u32(u32::from(c) - from + u32::from(to))
+}
+
+/// The ASCII character that a lower-case character passes for, or itself.
+fn ascii_twin(c: char) -> char {
+    match c {
+        '\u{1f150}'..='\u{1f169}' => shifted(c, 0x1_f150, 'a').unwrap_or(c),
+        '\u{1f170}'..='\u{1f189}' => shifted(c, 0x1_f170, 'a').unwrap_or(c),
+        '\u{1f1e6}'..='\u{1f1ff}' => shifted(c, 0x1_f1e6, 'a').unwrap_or(c),
+        '‘' | '’' | '‚' | '‛' | '′' | 'ʼ' | '´' | '＇' => '\'',
+        '“' | '”' | '„' | '‟' | '″' | '«' | '»' | '「' | '」' => '"',
+        '‐' | '‑' | '‒' | '–' | '—' | '―' | '−' => '-',
+        '‹' | '〈' | '⟨' => '<',
+        '›' | '〉' | '⟩' => '>',
+        '⁄' | '∕' => '/',
+        '∣' | '｜' | 'ǀ' => '|',
+        '։' | '∶' => ':',
+        '。' => '.',
+        c => latin_twin(c),
+    }
+}
+
+/// Letters of Cyrillic, Greek, Armenian, phonetic and extended Latin that print like ASCII.
+const fn latin_twin(c: char) -> char {
+    match c {
+        'а' | 'α' | 'ɑ' | 'ᴀ' | 'æ' | 'ⲁ' | 'ꭺ' => 'a',
+        'в' | 'β' | 'ʙ' | 'ь' | 'ƅ' | 'ᏼ' => 'b',
+        'с' | 'ϲ' | 'ᴄ' | 'ⲥ' | 'ꮯ' => 'c',
+        'ԁ' | 'đ' | 'ð' | 'ɗ' | 'ᴅ' | 'ꭰ' => 'd',
+        'е' | 'ε' | 'є' | 'ә' | 'ǝ' | 'ə' | 'ᴇ' | 'ɛ' | 'ꭼ' => 'e',
+        'ƒ' | 'ꜰ' | 'ẝ' => 'f',
+        'ɡ' | 'ɢ' | 'ց' | 'ԍ' => 'g',
+        'һ' | 'н' | 'ħ' | 'ʜ' | 'հ' => 'h',
+        'і' | 'ι' | 'ı' | 'ɪ' | 'ɩ' | 'ӏ' => 'i',
+        'ј' | 'ϳ' | 'ᴊ' | 'ȷ' => 'j',
+        'к' | 'κ' | 'ᴋ' | 'ⲕ' => 'k',
+        'ł' | 'ʟ' | 'ⅼ' | 'լ' => 'l',
+        'м' | 'ᴍ' => 'm',
+        'η' | 'ո' | 'ռ' | 'ɴ' | 'ŋ' | 'п' => 'n',
+        'о' | 'ο' | 'σ' | 'օ' | 'ø' | 'œ' | 'ᴏ' | 'ⲟ' => 'o',
+        'р' | 'ρ' | 'ᴘ' | 'ⲣ' => 'p',
+        'զ' | 'ԛ' => 'q',
+        'ʀ' | 'г' | 'ꮁ' => 'r',
+        'ѕ' | 'ꜱ' | 'ß' | 'ꮪ' => 's',
+        'т' | 'τ' | 'ᴛ' | 'ŧ' => 't',
+        'υ' | 'ս' | 'ᴜ' | 'ʋ' => 'u',
+        'ν' | 'ѵ' | 'ᴠ' => 'v',
+        'ω' | 'ѡ' | 'ԝ' | 'ᴡ' | 'ա' => 'w',
+        'х' | 'χ' | 'ⲭ' => 'x',
+        'у' | 'γ' | 'ү' | 'ʏ' => 'y',
+        'ᴢ' | 'ȥ' => 'z',
+        c => c,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(text: &str) -> String {
+        let mut out = String::new();
+        text.chars().for_each(|c| fold(c, |c| out.push(c)));
+        out
+    }
+
+    #[test]
+    fn each_letter_has_its_twin() {
+        for (text, expected) in
+            [("ЅУЅТЕМ", "system"), ("ρrοmρτ", "prompt"), ("ﬁ", "fi"), ("łøß", "los"), ("İı", "ii")]
+        {
+            assert_eq!(folded(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn unfolding_is_bounded() {
+        assert_eq!(folded("\u{fdfa}").chars().count(), MAX_UNFOLDED);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_dropped_or_shown() {
+        assert_eq!(unveil('\u{200b}'), None);
+        assert_eq!(unveil('\u{e0041}'), Some('A'));
+        assert_eq!(unveil('Ａ'), Some('A'));
+        assert_eq!(unveil('é'), Some('é'));
+    }
+}

@@ -1,0 +1,463 @@
+//! Detection rules as data: the YAML they are written in, and what one compiles to.
+//!
+//! A rule is a regular expression over the canonical view of a text (secrets: over the plain view,
+//! in its own case) that is only tried near one of the rule's keywords. In the pattern of an
+//! injection rule a space stands for any run of spaces and punctuation, and `~` for up to three
+//! further words. Letters outside ASCII are folded like the text, so they can be written normally;
+//! they cannot stand in a character class, whose members are bytes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_saphyr::Spanned;
+
+use super::lookalikes::fold;
+
+/// Rules lighter than this are broad phrases, which also the operator's own texts use.
+pub(super) const BROAD: f32 = 0.5;
+
+/// The rule files in the program, by name.
+const BUILTIN: [(&str, &str); 2] = [
+    ("injection.yaml", include_str!("../../conf/rules/injection.yaml")),
+    ("secrets.yaml", include_str!("../../conf/rules/secrets.yaml")),
+];
+
+const REGEX_SIZE_LIMIT: usize = 4 << 20;
+
+/// What a finding is about. The name is stable: reports, audit records and metrics share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be thought about in every policy")]
+pub enum Kind {
+    /// Text that gives the model new orders (OWASP LLM01:2025) or asks for its own (LLM07:2025).
+    PromptInjection,
+    /// Text that talks the model out of its limits (OWASP LLM01:2025).
+    Jailbreak,
+    /// Personal data (OWASP LLM02:2025).
+    Pii,
+    /// A credential (OWASP LLM02:2025).
+    Secret,
+    /// Text that makes the model or its tools run code (OWASP LLM05:2025).
+    Code,
+}
+
+impl Kind {
+    /// Whether findings of this kind add to the injection score.
+    #[must_use]
+    pub const fn is_injection(self) -> bool {
+        matches!(self, Self::PromptInjection | Self::Jailbreak | Self::Code)
+    }
+
+    /// The stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PromptInjection => "prompt_injection",
+            Self::Jailbreak => "jailbreak",
+            Self::Pii => "pii",
+            Self::Secret => "secret",
+            Self::Code => "code",
+        }
+    }
+}
+
+/// Who wrote a text, as rule files spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case", remote = "crate::prompt::Role")]
+enum RoleName {
+    System,
+    User,
+    Assistant,
+    Tool,
+    Definition,
+}
+
+/// A role in a list of a rule file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+struct InRole(#[serde(with = "RoleName")] crate::prompt::Role);
+
+/// One rule as it stands in a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    id: String,
+    kind: Kind,
+    r#type: Option<String>,
+    severity: f32,
+    #[serde(default)]
+    languages: Vec<String>,
+    #[serde(default)]
+    roles: Vec<InRole>,
+    keywords: Vec<String>,
+    pattern: Pattern,
+    /// Bits per character that a secret must have at least, to tell it from words.
+    #[serde(default)]
+    entropy: f32,
+    /// A hit that holds one of these, in lower case, is a placeholder and no secret.
+    #[serde(default)]
+    except: Vec<String>,
+    why: String,
+    must_match: Vec<String>,
+    must_pass: Vec<String>,
+}
+
+/// The text of a regular expression.
+#[derive(Clone, Debug)]
+struct Pattern(String);
+
+impl<'de> Deserialize<'de> for Pattern {
+    /// Line breaks are for the reader of the file only.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Self(text.lines().map(str::trim_start).collect()))
+    }
+}
+
+/// A detection rule, compiled.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    entry: Entry,
+    id: Arc<str>,
+    r#type: Arc<str>,
+    pub(super) regex: Regex,
+    /// The pattern for texts of which only letters and digits are left; broad rules have none.
+    pub(super) squeezed: Option<Regex>,
+}
+
+impl Rule {
+    /// The unique name, which findings carry.
+    #[must_use]
+    pub const fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// What it finds.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.entry.kind
+    }
+
+    /// What it finds more closely, such as `instruction_override`.
+    #[must_use]
+    pub const fn type_name(&self) -> &Arc<str> {
+        &self.r#type
+    }
+
+    /// The weight of a hit in the score, from 0 to 1.
+    #[must_use]
+    pub const fn severity(&self) -> f32 {
+        self.entry.severity
+    }
+
+    /// The languages whose wording it knows (ISO 639-1); empty if it needs none.
+    #[must_use]
+    pub fn languages(&self) -> &[String] {
+        &self.entry.languages
+    }
+
+    /// Why a text that it matches is suspect.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.entry.why
+    }
+
+    /// Texts in which the rule must find something.
+    #[must_use]
+    pub fn must_match(&self) -> &[String] {
+        &self.entry.must_match
+    }
+
+    /// Innocent texts in which it must find nothing.
+    #[must_use]
+    pub fn must_pass(&self) -> &[String] {
+        &self.entry.must_pass
+    }
+
+    pub(super) fn keywords(&self) -> impl Iterator<Item = String> {
+        self.entry.keywords.iter().map(|keyword| canonical_literal(keyword))
+    }
+
+    /// Whether a hit in a text of this role counts: broad phrases are the operator's daily words.
+    pub(super) fn applies_to(&self, role: crate::prompt::Role) -> bool {
+        use crate::prompt::Role::{Assistant, Definition, System, Tool, User};
+        if !self.entry.roles.is_empty() {
+            return self.entry.roles.iter().any(|allowed| allowed.0 == role);
+        }
+        match role {
+            System | Definition => self.entry.severity >= BROAD,
+            User | Assistant | Tool => true,
+        }
+    }
+
+    /// Whether a matched credential is a real one by its looks, and no placeholder.
+    pub(super) fn is_plausible(&self, secret: &[u8]) -> bool {
+        let lower = secret.to_ascii_lowercase();
+        let holds = |word: &String| memchr::memmem::find(&lower, word.as_bytes()).is_some();
+        entropy(secret) >= self.entry.entropy && !self.entry.except.iter().any(holds)
+    }
+
+    fn compile(file: &str, entry: Spanned<Entry>) -> Result<Self, RuleError> {
+        let line = entry.referenced.line();
+        let entry = entry.value;
+        let fail = |what| RuleError {
+            file: file.to_owned(),
+            rule: Some(entry.id.clone()),
+            line: Some(line),
+            what,
+        };
+        validate(&entry).map_err(fail)?;
+        let source = match entry.kind.is_injection() {
+            true => translate(&entry.pattern.0, GAPS),
+            false => entry.pattern.0.clone(),
+        };
+        let squeezable = entry.kind.is_injection() && entry.severity >= BROAD;
+        let squeezed = squeezable.then(|| build(&translate(&entry.pattern.0, NO_GAPS)));
+        Ok(Self {
+            id: Arc::from(entry.id.as_str()),
+            r#type: Arc::from(entry.r#type.as_deref().unwrap_or(entry.kind.as_str())),
+            regex: build(&source).map_err(fail)?,
+            squeezed: squeezed.transpose().map_err(fail)?,
+            entry,
+        })
+    }
+}
+
+/// What is wrong with a rule file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    file: String,
+    rule: Option<String>,
+    line: Option<u64>,
+    what: String,
+}
+
+impl RuleError {
+    /// A rule that does not do what its examples say.
+    pub(super) fn broken_promise(rule: &Rule, what: String) -> Self {
+        Self { file: "rules".to_owned(), rule: Some(rule.id.to_string()), line: None, what }
+    }
+
+    /// Keywords that are too many or too long for one automaton.
+    pub(super) fn keywords(what: String) -> Self {
+        Self { file: "rules".to_owned(), rule: None, line: None, what }
+    }
+
+    fn yaml(file: &str, error: &serde_saphyr::Error) -> Self {
+        let line = error.location().map(|at| at.line());
+        let what = error.without_snippet().to_string();
+        Self { file: file.to_owned(), rule: None, line, what }
+    }
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let Some(rule) = &self.rule {
+            write!(f, ": rule {rule:?}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+/// The built-in rules and those of further files, given as name and content.
+pub(super) fn load(extra: &[(String, String)]) -> Result<Vec<Rule>, Vec<RuleError>> {
+    let (mut rules, mut errors) = (Vec::<Rule>::new(), Vec::new());
+    let extra = extra.iter().map(|(name, yaml)| (name.as_str(), yaml.as_str()));
+    for rule in BUILTIN.into_iter().chain(extra).flat_map(|(file, yaml)| parse(file, yaml)) {
+        match rule.and_then(|(file, entry)| admit(&rules, &file, entry)) {
+            Ok(rule) => rules.push(rule),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+type Parsed = Result<(String, Spanned<Entry>), RuleError>;
+
+fn parse(file: &str, yaml: &str) -> Vec<Parsed> {
+    match serde_saphyr::from_str::<Vec<Spanned<Entry>>>(yaml) {
+        Ok(entries) => entries.into_iter().map(|entry| Ok((file.to_owned(), entry))).collect(),
+        Err(error) => vec![Err(RuleError::yaml(file, &error))],
+    }
+}
+
+fn admit(taken: &[Rule], file: &str, entry: Spanned<Entry>) -> Result<Rule, RuleError> {
+    let rule = Rule::compile(file, entry.clone())?;
+    if taken.iter().any(|other| other.id == rule.id) {
+        let line = Some(entry.referenced.line());
+        let what = "this id is taken by another rule".to_owned();
+        return Err(RuleError { file: file.to_owned(), rule: Some(entry.value.id), line, what });
+    }
+    Ok(rule)
+}
+
+fn validate(entry: &Entry) -> Result<(), String> {
+    let complaint = if entry.id.is_empty() {
+        "id must not be empty"
+    } else if !(entry.severity > 0.0 && entry.severity <= 1.0) {
+        "severity must be above 0 and at most 1"
+    } else if entry.kind == Kind::Pii {
+        "personal data has its own detectors; write a rule of kind secret instead"
+    } else if entry.keywords.is_empty() || entry.keywords.iter().any(|k| k.len() < 2) {
+        "keywords needs at least one word, and every word two letters"
+    } else if entry.must_match.is_empty() || entry.must_pass.is_empty() {
+        "must_match and must_pass each need at least one example"
+    } else if has_unicode_flag(&entry.pattern.0) {
+        "the flag (?u) is refused: Unicode classes make scanning a hundred times slower"
+    } else {
+        return Ok(());
+    };
+    Err(complaint.to_owned())
+}
+
+/// Whether a group like `(?iu)` or `(?u:` turns Unicode classes on again.
+fn has_unicode_flag(pattern: &str) -> bool {
+    pattern.split("(?").skip(1).any(|group| {
+        let flags = group.split([')', ':', '<']).next().unwrap_or_default();
+        flags.split('-').next().is_some_and(|set| set.contains('u'))
+    })
+}
+
+fn build(pattern: &str) -> Result<Regex, String> {
+    let regex = RegexBuilder::new(pattern).unicode(false).size_limit(REGEX_SIZE_LIMIT).build();
+    let regex = regex.map_err(|e| format!("pattern: {e}"))?;
+    if regex.is_match(b"") {
+        return Err("pattern: it matches the empty text".to_owned());
+    }
+    Ok(regex)
+}
+
+/// What the two signs of a pattern stand for, and a word boundary.
+struct Signs {
+    space: &'static str,
+    words: &'static str,
+    boundary: &'static str,
+}
+
+/// In the canonical view: bytes from 0x80 are letters of other scripts.
+const GAPS: Signs = Signs {
+    space: r"(?:[\x00-/:-@\[-`{-\x7f]+)",
+    words: r"(?:[0-9a-z\x80-\xff]+[\x00-/:-@\[-`{-\x7f]+){0,3}",
+    boundary: r"\b",
+};
+
+/// In the squeezed view, where nothing but letters and digits is left.
+const NO_GAPS: Signs = Signs { space: "", words: r"[0-9a-z\x80-\xff]{0,24}", boundary: "" };
+
+/// Replaces the signs of a pattern outside classes and escapes, and folds letters beyond ASCII.
+fn translate(pattern: &str, signs: Signs) -> String {
+    let mut out = String::with_capacity(pattern.len() * 2);
+    let (mut in_class, mut chars) = (false, pattern.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('b') if !in_class => out.push_str(signs.boundary),
+                next => out.extend(std::iter::once(c).chain(next)),
+            },
+            ' ' if !in_class => out.push_str(signs.space),
+            '~' if !in_class => out.push_str(signs.words),
+            c if c.is_ascii() => {
+                in_class = c == '[' || (in_class && c != ']');
+                out.push(c);
+            }
+            c => push_folded(&mut out, c),
+        }
+    }
+    out
+}
+
+fn canonical_literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_folded(&mut out, c));
+    out
+}
+
+fn push_folded(out: &mut String, c: char) {
+    match c.is_ascii() {
+        true => out.push(c.to_ascii_lowercase()),
+        false => fold(c, |c| out.push(c)),
+    }
+}
+
+/// Shannon's entropy of the bytes, in bits a byte.
+fn entropy(text: &[u8]) -> f32 {
+    let mut counts = [0u32; 256];
+    for &b in text {
+        if let Some(count) = counts.get_mut(usize::from(b)) {
+            *count += 1;
+        }
+    }
+    let total = text.len() as f32;
+    counts.iter().filter(|&&n| n > 0).map(|&n| n as f32 / total).map(|p| -p * p.log2()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str = "
+- id: mine
+  kind: secret
+  severity: 1
+  keywords: [acme_]
+  pattern: 'acme_[a-z]{8}'
+  why: a key of Acme
+  must_match: ['acme_abcdefgh', 'x acme_abcdefgh']
+  must_pass: ['acme_', 'acme corp']
+";
+
+    #[track_caller]
+    fn check(change: (&str, &str), expected: &str) {
+        let yaml = RULE.replace(change.0, change.1);
+        let errors = load(&[("mine.yaml".to_owned(), yaml)]).expect_err("refused");
+        let errors: Vec<_> = errors.iter().map(RuleError::to_string).collect();
+        assert!(errors.len() == 1 && errors[0].starts_with(expected), "{errors:?}");
+    }
+
+    #[test]
+    fn a_file_beside_the_built_in_ones() {
+        let rules = load(&[("mine.yaml".to_owned(), RULE.to_owned())]).expect("rules");
+        assert_eq!(rules.last().map(|rule| &**rule.id()), Some("mine"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        check(("severity: 1", "severity: 2"), "mine.yaml:2: rule \"mine\": severity must be");
+        check(("id: mine", "id: github-token"), "mine.yaml:2: rule \"github-token\": this id is");
+        check(("{8}", "{8}("), "mine.yaml:2: rule \"mine\": pattern: ");
+        check(("acme_[a-z]{8}", "(?u)acme"), "mine.yaml:2: rule \"mine\": the flag (?u)");
+        check(("acme_[a-z]{8}", "a*"), "mine.yaml:2: rule \"mine\": pattern: it matches the empty");
+        check(("kind: secret", "kind: pii"), "mine.yaml:2: rule \"mine\": personal data");
+        check(("[acme_]", "[]"), "mine.yaml:2: rule \"mine\": keywords needs");
+        check(
+            ("must_pass: ['acme_', 'acme corp']", "must_pass: []"),
+            "mine.yaml:2: rule \"mine\": m",
+        );
+        check(("why:", "colour: red\n  why:"), "mine.yaml:7: unknown field");
+    }
+
+    #[test]
+    fn signs_and_letters_of_a_pattern_are_translated() {
+        for (pattern, expected) in [
+            ("a[ ~]b", "a[ ~]b"),
+            (r"a\ \~", r"a\ \~"),
+            (r"\bнет", "het"),
+            ("a b~", r"ab[0-9a-z\x80-\xff]{0,24}"),
+        ] {
+            assert_eq!(translate(pattern, NO_GAPS), expected);
+        }
+    }
+
+    #[test]
+    fn entropy_tells_keys_from_words() {
+        assert!(entropy(b"aaaaaaaa") < 0.1);
+        assert!(entropy(b"q7Rz0PwLx2Vt9KmN") > 3.9);
+    }
+}

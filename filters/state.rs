@@ -1,0 +1,124 @@
+//! What all listeners of one gateway share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::accounts::LoginDesk;
+use crate::audit::AuditSink;
+use crate::body::Budget;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::quota::Counters;
+use crate::snapshot::Snapshot;
+
+/// The running gateway: configuration that can be swapped, and state that survives a reload.
+#[derive(Debug)]
+pub struct State {
+    snapshot: ArcSwap<Snapshot>,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Arc<dyn Counters>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Budget,
+    pub(crate) login: LoginDesk,
+    pub(crate) open: Arc<AtomicUsize>,
+    draining: AtomicBool,
+}
+
+/// The parts of a [`State`].
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "every part must be given")]
+pub struct Parts {
+    /// The configuration.
+    pub snapshot: Snapshot,
+    /// The time.
+    pub clock: Clock,
+    /// The meters.
+    pub counters: Arc<dyn Counters>,
+    /// Where audit records go.
+    pub audit: Arc<dyn AuditSink>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Memory for request bodies.
+    pub budget: Budget,
+    /// Where passwords are checked.
+    pub login: LoginDesk,
+}
+
+impl State {
+    /// A gateway that serves.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(parts.snapshot),
+            clock: parts.clock,
+            counters: parts.counters,
+            audit: parts.audit,
+            metrics: parts.metrics,
+            budget: parts.budget,
+            login: parts.login,
+            open: Arc::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The configuration of now. A request keeps the one it began with.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another configuration in force, for requests that begin from now on.
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// The clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The meters.
+    #[must_use]
+    pub const fn counters(&self) -> &Arc<dyn Counters> {
+        &self.counters
+    }
+
+    /// Where audit records go.
+    #[must_use]
+    pub const fn audit(&self) -> &Arc<dyn AuditSink> {
+        &self.audit
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Where passwords are checked.
+    #[must_use]
+    pub const fn login(&self) -> &LoginDesk {
+        &self.login
+    }
+
+    /// Refuses new requests from now on; those that are open go on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether new requests are refused.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Requests that are being served now.
+    #[must_use]
+    pub fn open_requests(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+}
