@@ -1,0 +1,55 @@
+//! Health: whether the process runs, whether it can serve, and which parts work.
+
+use portcullis_filters::own::{OwnAnswer, OwnCall};
+use portcullis_filters::verdict::{Denial, Reason};
+use serde::Serialize;
+use serde_json::json;
+use std::time::Duration;
+
+#[derive(Serialize)]
+pub(super) struct Live {
+    status: &'static str,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { status: "ok" }
+    }
+}
+
+/// `GET /readyz`: not while draining, and not while requests would be refused for want of an audit
+/// trail.
+pub(super) fn ready(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+    if call.state.is_draining() {
+        return Err(Denial::new(Reason::Draining, "the gateway is shutting down")
+            .retry_after(Duration::from_secs(1)));
+    }
+    call.state.audit().admit()?;
+    super::json(200, &Live::default())
+}
+
+/// `GET /system/health`
+pub(super) fn health(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+    let audit = call.state.audit().is_writable();
+    let draining = call.state.is_draining();
+    let status = match (draining, audit) {
+        (true, _) => "draining",
+        (false, true) => "ok",
+        (false, false) => "degraded",
+    };
+    super::json(
+        200,
+        &json!({
+            "status": status,
+            "version": env!("CARGO_PKG_VERSION"),
+            "components": { "audit": if audit { "ok" } else { "degraded" } },
+            "open_requests": call.state.open_requests(),
+        }),
+    )
+}
+
+/// `GET /metrics`
+pub(super) fn metrics(call: &OwnCall<'_>) -> String {
+    call.state.metrics().set_degraded("audit", !call.state.audit().is_writable());
+    call.state.metrics().encode()
+}

@@ -1,0 +1,132 @@
+//! The command line. Each subcommand is a file; secrets come from a prompt, a file or standard
+//! input, never from an argument.
+
+mod audit;
+mod check;
+mod health;
+mod init;
+mod key;
+mod log;
+mod out;
+mod rules;
+mod scan;
+mod serve;
+mod up;
+mod user;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A security gateway for LLM inference.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start on loopback with no configuration, in front of a model server
+    Up(up::Args),
+    /// Write a configuration, keys and the first owner account
+    Init(init::Args),
+    /// Serve a configuration; SIGHUP reloads it, SIGTERM drains
+    Serve(serve::Args),
+    /// Check a configuration and everything it names, without serving
+    Check(check::Args),
+    /// Show the effective or the default configuration
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// Accounts
+    #[command(subcommand)]
+    User(user::Command),
+    /// API keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Scan a text, or JSON lines of texts
+    Scan(scan::Args),
+    /// Scanner rules
+    #[command(subcommand)]
+    Rules(rules::Command),
+    /// The audit trail
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Ask a running gateway whether it lives; for container health checks
+    Health(health::Args),
+    /// Write completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Show the version
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a command returns: its exit code, or an error to be shown.
+type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything makes a TLS configuration: there is one provider in this process.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            out::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Up(args) => up::run(args),
+        Command::Init(args) => init::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Config(command) => check::config(&command),
+        Command::User(command) => user::run(&command),
+        Command::Key(command) => key::run(&command),
+        Command::Scan(args) => scan::run(&args),
+        Command::Rules(command) => rules::run(&command),
+        Command::Audit(command) => audit::run(&command),
+        Command::Health(args) => health::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "portcullis",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Version { json } => version(json),
+    }
+}
+
+fn version(json: bool) -> Outcome {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        out::line(&serde_json::json!({ "version": version }))?;
+    } else {
+        out::line(&format!("portcullis {version}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,121 @@
+//! `portcullis scan`
+
+use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use portcullis_filters::clock::Clock;
+use portcullis_filters::prompt::Role;
+use portcullis_filters::scan::{Policy, Scanner, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, out, rules};
+use crate::api::scan::{Direction, Judgement, RoleName, judge, user};
+use crate::boot;
+
+/// Exit code for a text that would be blocked.
+const BLOCKED: u8 = 3;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The text; `-` or nothing for standard input
+    file: Option<PathBuf>,
+    /// JSON lines in, JSON lines out, in the same order
+    #[arg(long)]
+    jsonl: bool,
+    /// Which way the text goes
+    #[arg(long, value_enum, default_value = "input")]
+    direction: DirectionName,
+    /// Take rules and policies from this configuration
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The firewall policy
+    #[arg(long, default_value = "default")]
+    policy: String,
+    /// Show the rules that matched
+    #[arg(long)]
+    explain: bool,
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum DirectionName {
+    /// To the model
+    Input,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    id: Option<serde_json::Value>,
+    text: String,
+    #[serde(default, rename = "direction")]
+    _direction: Direction,
+    #[serde(default = "user")]
+    role: RoleName,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    id: Option<serde_json::Value>,
+    #[serde(flatten)]
+    judgement: Judgement,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let DirectionName::Input = args.direction;
+    let (scanner, policy) = load(args)?;
+    if args.jsonl {
+        return lines(&scanner, &policy);
+    }
+    let judgement = judge(&scanner, &policy, Role::User, text(args)?);
+    if args.json || args.explain {
+        out::line(&serde_json::to_string_pretty(&judgement)?)?;
+    } else {
+        out::line(&serde_json::to_string(&judgement.verdict)?.trim_matches('"'))?;
+    }
+    Ok(code(judgement.verdict))
+}
+
+fn code(verdict: Verdict) -> ExitCode {
+    match verdict {
+        Verdict::Allow | Verdict::Flag | Verdict::Redact => ExitCode::SUCCESS,
+        Verdict::Block => ExitCode::from(BLOCKED),
+    }
+}
+
+fn load(args: &Args) -> Result<(Arc<Scanner>, Arc<Policy>), Box<dyn std::error::Error>> {
+    let Some(path) = &args.config else {
+        return Ok((Arc::new(rules::load(&[])?), Arc::default()));
+    };
+    let loaded = boot::load(path, &Clock::system())?;
+    let policy = loaded.snapshot.policy(&args.policy).cloned();
+    let policy = policy.ok_or_else(|| format!("there is no policy {}", args.policy))?;
+    Ok((Arc::clone(loaded.snapshot.scanner()), policy))
+}
+
+fn text(args: &Args) -> io::Result<String> {
+    match &args.file {
+        Some(path) if path.as_os_str() != "-" => std::fs::read_to_string(path),
+        _ => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text)?;
+            Ok(text)
+        }
+    }
+}
+
+fn lines(scanner: &Scanner, policy: &Policy) -> Outcome {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    for (number, line) in io::stdin().lock().lines().enumerate() {
+        let line: Line = serde_json::from_str(&line?)
+            .map_err(|error| format!("line {}: {error}", number + 1))?;
+        let judgement = judge(scanner, policy, line.role.into(), line.text);
+        serde_json::to_writer(&mut stdout, &Answer { id: line.id, judgement })?;
+        stdout.write_all(b"\n")?;
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}

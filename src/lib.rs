@@ -1,0 +1,12 @@
+//! The ready-made Portcullis proxy: Pingora's server around the filters of `portcullis-filters`.
+//!
+//! [`cli`] is what an operator types, [`server`] puts the listeners together, [`proxy`] hands
+//! Pingora's hooks to the gate, [`api`] serves the gateway's own endpoints.
+
+pub mod api;
+pub mod boot;
+pub mod cli;
+pub mod proxy;
+pub mod server;
+pub mod tls;
+mod upstream_probe;

@@ -1,0 +1,270 @@
+//! The listeners, and the life of the process: start, reload on SIGHUP, drain on SIGTERM.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::apps::HttpServerApp;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+use portcullis_filters::clock::Clock;
+use portcullis_filters::config::{Config, Limits};
+use portcullis_filters::edge::{ConnectionLimits, Edge};
+use portcullis_filters::surface::Listener;
+use portcullis_filters::{Gate, ListenerPolicy, State};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::Api;
+use crate::boot::{self, BootError, Loaded};
+use crate::proxy::Proxy;
+use crate::tls::Certificate;
+
+/// How often a drain looks whether the last request has ended.
+const DRAIN_TICK: Duration = Duration::from_millis(50);
+/// How long the last audit records may take to reach the disk.
+const AUDIT_FLUSH: Duration = Duration::from_secs(5);
+/// Answers of one request are retried on other connections at most this often.
+const MAX_RETRIES: usize = 3;
+/// Idle connections kept to each upstream.
+const POOL: usize = 256;
+
+/// A Pingora application with the whole journey in it.
+pub type App = Edge<HttpProxy<Proxy>>;
+
+/// The application of one listener.
+#[must_use]
+pub fn app(
+    state: &Arc<State>,
+    policy: ListenerPolicy,
+    limits: ConnectionLimits,
+    conf: &Arc<ServerConf>,
+) -> App {
+    let gate = Gate::new(Arc::clone(state), policy, Arc::new(Api));
+    let mut proxy = HttpProxy::new(Proxy::new(gate), Arc::clone(conf));
+    proxy.handle_init_modules();
+    Edge::new(Arc::new(proxy), limits, Arc::clone(state.metrics()))
+}
+
+/// Serves a configuration until a signal ends it.
+///
+/// # Errors
+/// Everything that keeps it from starting. Once it serves it returns only to end.
+pub fn run(path: &Path) -> Result<(), BootError> {
+    let clock = Clock::system();
+    let loaded = boot::load(path, &clock)?;
+    serve(path, loaded, clock)
+}
+
+/// Serves what was loaded from a configuration file.
+///
+/// # Errors
+/// As [`run`].
+pub fn serve(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), BootError> {
+    let config = loaded.config.clone();
+    let base = loaded.base.clone();
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+    server.bootstrap();
+    let conf = Arc::clone(&server.configuration);
+    let state = boot::state(loaded, clock)?;
+    let certificates = add_listeners(&mut server, &state, &config, &base, &conf)?;
+    server.add_service(background_service(
+        "reload",
+        Reload { path: path.to_owned(), state: Arc::clone(&state), certificates },
+    ));
+    for listener in &config.listeners {
+        tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
+    }
+    tracing::info!(address = %config.admin.address, "admin listening");
+    let drain = Drain { state: Arc::clone(&state), within: config.server.drain_timeout };
+    server.run(RunArgs { shutdown_signal: Box::new(drain) });
+    if !state.audit().flush(AUDIT_FLUSH) {
+        tracing::error!("the last audit records could not be written");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let threads = match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    ServerConf {
+        threads,
+        max_retries: MAX_RETRIES,
+        upstream_keepalive_pool_size: POOL,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+/// A listener's certificate, and the files it is reloaded from.
+type Reloadable = (Certificate, PathBuf, PathBuf);
+
+fn add_listeners(
+    server: &mut Server,
+    state: &Arc<State>,
+    config: &Config,
+    base: &Path,
+    conf: &Arc<ServerConf>,
+) -> Result<Vec<Reloadable>, BootError> {
+    let mut certificates = Vec::new();
+    for listener in &config.listeners {
+        let tls = listener.tls.as_ref();
+        let hsts = tls.is_some_and(|tls| tls.hsts);
+        let policy = policy(Listener::Public, &listener.limits, hsts);
+        let app = app(state, policy, connection_limits(&listener.limits), conf);
+        let certificate = match tls {
+            None => None,
+            Some(tls) => {
+                let (chain, key) = (base.join(&tls.cert_file), base.join(&tls.key_file));
+                let certificate = Certificate::load(&chain, &key).map_err(other)?;
+                certificates.push((certificate.clone(), chain, key));
+                Some(certificate)
+            }
+        };
+        add(server, &listener.name, listener.address, app, certificate)?;
+    }
+    let limits = Limits::default();
+    let admin =
+        app(state, policy(Listener::Admin, &limits, false), connection_limits(&limits), conf);
+    add(server, "admin", config.admin.address, admin, None)?;
+    Ok(certificates)
+}
+
+fn add<A: HttpServerApp + Send + Sync + 'static>(
+    server: &mut Server,
+    name: &str,
+    address: SocketAddr,
+    app: A,
+    certificate: Option<Certificate>,
+) -> Result<(), BootError> {
+    // Pingora panics on an address that is taken; find out while an error can still be told.
+    std::net::TcpListener::bind(address)
+        .map_err(|error| BootError::Other(format!("listener {name}: {address}: {error}")))?;
+    let mut service = Service::new(name.to_owned(), app);
+    match certificate {
+        None => service.add_tcp(&address.to_string()),
+        Some(certificate) => {
+            let settings = certificate.settings().map_err(other)?;
+            service.add_tls_with_settings(&address.to_string(), None, settings);
+        }
+    }
+    server.add_service(service);
+    Ok(())
+}
+
+fn policy(listener: Listener, limits: &Limits, hsts: bool) -> ListenerPolicy {
+    ListenerPolicy {
+        listener,
+        max_header_bytes: usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX),
+        max_body_bytes: limits.max_body_bytes,
+        body_timeout: limits.body_timeout,
+        hsts,
+    }
+}
+
+fn connection_limits(limits: &Limits) -> ConnectionLimits {
+    ConnectionLimits {
+        max_connections: usize::try_from(limits.max_connections).unwrap_or(usize::MAX),
+        header_timeout: limits.header_timeout,
+    }
+}
+
+fn other(error: impl std::fmt::Display) -> BootError {
+    BootError::Other(error.to_string())
+}
+
+/// Puts a changed configuration in force on SIGHUP.
+struct Reload {
+    path: PathBuf,
+    state: Arc<State>,
+    certificates: Vec<Reloadable>,
+}
+
+#[async_trait]
+impl BackgroundService for Reload {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+            tracing::error!("SIGHUP cannot be watched: the configuration will not be reloaded");
+            return;
+        };
+        loop {
+            tokio::select! {
+                received = hangups.recv() => if received.is_some() { self.reload().await } else { return },
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+impl Reload {
+    /// Everything is read and compiled before anything is swapped: a file with a mistake in it
+    /// leaves the old configuration and certificates in force.
+    async fn reload(&self) {
+        let (path, clock) = (self.path.clone(), self.state.clock().clone());
+        let loaded = tokio::task::spawn_blocking(move || boot::load(&path, &clock)).await;
+        let result = match loaded {
+            Ok(loaded) => loaded.and_then(|loaded| self.swap(loaded)),
+            Err(error) => Err(other(error)),
+        };
+        self.state.metrics().config_reloaded(result.is_ok());
+        crate::api::record_reload(&self.state, result.as_ref().err());
+        match result {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(error) => {
+                tracing::error!("configuration not reloaded, the old one stays:\n{error}")
+            }
+        }
+    }
+
+    fn swap(&self, loaded: Loaded) -> Result<(), BootError> {
+        for (certificate, chain, key) in &self.certificates {
+            certificate.reload(chain, key).map_err(other)?;
+        }
+        self.state.metrics().set_names(loaded.snapshot.names());
+        self.state.swap(loaded.snapshot);
+        Ok(())
+    }
+}
+
+/// Ends the process: at once on SIGINT, on SIGTERM after the open requests.
+///
+/// Pingora's own graceful stop waits its whole grace period even when idle, and then cuts streams.
+struct Drain {
+    state: Arc<State>,
+    within: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signals cannot be watched");
+            return ShutdownSignal::FastShutdown;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = terminate.recv() => {}
+        }
+        self.state.drain();
+        let open = self.state.open_requests();
+        tracing::info!(open, "draining");
+        let begun = Instant::now();
+        while self.state.open_requests() > 0 && begun.elapsed() < self.within {
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_TICK) => {}
+                _ = interrupt.recv() => break,
+            }
+        }
+        ShutdownSignal::FastShutdown
+    }
+}

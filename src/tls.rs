@@ -1,0 +1,120 @@
+//! TLS for the listeners: certificate files are read and checked before the start, where Pingora
+//! would panic, and only TLS 1.3 is spoken.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use pingora::listeners::tls::TlsSettings;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// The TLS 1.3 cipher suites (RFC 8446 appendix B.4).
+const TLS13_SUITES: std::ops::RangeInclusive<u16> = 0x1301..=0x1305;
+
+/// A certificate that can be replaced while connections are served.
+#[derive(Clone, Debug)]
+pub struct Certificate(Arc<RwLock<Arc<CertifiedKey>>>);
+
+impl Certificate {
+    /// Reads a chain and its key from PEM files.
+    ///
+    /// # Errors
+    /// What is wrong with which file, also if the two do not belong together.
+    pub fn load(chain: &Path, key: &Path) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(RwLock::new(Arc::new(read(chain, key)?)))))
+    }
+
+    /// Reads the files again; on error the old certificate stays.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), TlsError> {
+        let fresh = Arc::new(read(chain, key)?);
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Settings for a listener: HTTP/2 and HTTP/1.1 by ALPN.
+    ///
+    /// # Errors
+    /// If Pingora cannot make them.
+    pub fn settings(&self) -> Result<TlsSettings, TlsError> {
+        let mut settings =
+            TlsSettings::intermediate("", "").map_err(|error| TlsError(error.to_string()))?;
+        settings.set_cert_resolver(Arc::new(self.clone()));
+        settings.enable_h2();
+        Ok(settings)
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    /// Pingora switches TLS 1.2 on and offers no way to switch it off: a client that has no 1.3
+    /// suite gets no certificate.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let modern = hello.cipher_suites().iter().any(|s| TLS13_SUITES.contains(&u16::from(*s)));
+        let current = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        modern.then(|| Arc::clone(&current))
+    }
+}
+
+/// Why a certificate cannot be served.
+#[derive(Debug)]
+pub struct TlsError(String);
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let wrong =
+        |path: &Path, what: &dyn fmt::Display| TlsError(format!("{}: {what}", path.display()));
+    let certs = CertificateDer::pem_file_iter(chain).map_err(|e| wrong(chain, &e))?;
+    let certs = certs.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(chain, &e))?;
+    if certs.is_empty() {
+        return Err(wrong(chain, &"there is no certificate in it"));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
+    let provider = rustls::crypto::ring::default_provider();
+    let signing = provider.key_provider.load_private_key(private).map_err(|e| wrong(key, &e))?;
+    let certified = CertifiedKey::new(certs, signing);
+    certified
+        .keys_match()
+        .map_err(|_| wrong(key, &format!("it is not the key of {}", chain.display())))?;
+    Ok(certified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_checked_before_they_are_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let other = rcgen::KeyPair::generate().unwrap();
+        let check = |cert: &str, private: &str, expected: Option<&str>| {
+            std::fs::write(&chain, cert).unwrap();
+            std::fs::write(&key, private).unwrap();
+            let error = Certificate::load(&chain, &key).err().map(|e| e.to_string());
+            match (expected, error) {
+                (None, None) => {}
+                (Some(part), Some(error)) => assert!(error.contains(part), "{error}"),
+                (expected, error) => panic!("{expected:?} {error:?}"),
+            }
+        };
+        let (cert, good) = (made.cert.pem(), made.signing_key.serialize_pem());
+        check(&cert, &good, None);
+        check("", &good, Some("c.pem: there is no certificate"));
+        check("-----BEGIN CERTIFICATE-----\nAAAA", &good, Some("c.pem: "));
+        check(&cert, "", Some("k.pem: "));
+        check(&cert, &other.serialize_pem(), Some("it is not the key of"));
+    }
+}
