@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The black-box security probe of the folder ../shared/probes, where that folder is there, against a gateway of its own.
+#
+#   tests/probe.sh [PROBE OPTION]...       such as --only JSON,SMUG or --slow
+#
+# Environment: PROBES (its folder), PORTCULLIS_BIN (built with `cargo build` when not set).
+# Last line: "N passed, N failed, N skipped".
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+
+probes=${PROBES:-$root/../shared/probes}
+if [ ! -f "$probes/probe.py" ]; then
+    echo "skipped: there is no probe in $probes"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+fi
+
+state=$(mktemp -d)
+mock=
+cleanup() {
+    [ -z "$mock" ] || stop_pid "$mock"
+    rm -rf "$state"
+}
+trap cleanup EXIT
+
+need_python
+if [ -z "${PORTCULLIS_BIN:-}" ]; then
+    need_build
+    (cd "$root" && cargo build --locked >&2)
+    PORTCULLIS_BIN=$CARGO_TARGET_DIR/debug/portcullis
+fi
+
+port=$(free_port)
+python3 "$probes/mock_upstream.py" "$port" </dev/null >"$state/mock.log" 2>&1 &
+mock=$!
+for _ in $(seq 100); do
+    port_is_free "$port" || break
+    sleep 0.1
+done
+
+export PROBE_SCRIPT=$probes/probe.py PROBE_UPSTREAM=http://127.0.0.1:$port
+# shellcheck disable=SC2016 # these are for the inner shell, which has the sandbox's environment
+python3 "$root/scripts/sandbox.py" --bin "$PORTCULLIS_BIN" --template "$root/tests/probe/gateway.yaml.in" \
+    --set "UPSTREAM=http://127.0.0.1:$port" --key API_KEY=alice --key METERED_KEY=metered -- \
+    timeout 900 bash -c '
+        python3 "$PROBE_SCRIPT" --base "$GATEWAY_URL" --user "$GATEWAY_USER" --password "$GATEWAY_PASSWORD" \
+            --api-key "$API_KEY" --audit-file "$AUDIT_FILE" --quota-key "$METERED_KEY" --quota-limit 50 \
+            --prefer-key --lockout-user lockme --set health=/livez "$@"' probe "$@"
