@@ -26,6 +26,10 @@ use crate::verdict::{Denial, Reason};
 pub(crate) struct Head<'a> {
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
+    /// The target as it was sent.
+    pub(crate) raw_target: &'a [u8],
+    /// `Host`, or the authority of HTTP/2.
+    pub(crate) host: Option<&'a [u8]>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) http2: bool,
     /// Whether the server will keep the HTTP/1 connection open after this request.
@@ -50,27 +54,32 @@ impl Admitted {
 ///
 /// # Errors
 /// [`Reason::InvalidRequest`] for framing that another server could read differently
-/// (RFC 9112 sections 6.1 and 11.2), for query strings, and for protocol switches;
-/// [`Reason::PayloadTooLarge`] for a head over the limit (431 in RFC 6585, which clients know less).
+/// (RFC 9112 sections 3.2, 6.1 and 11.2), for a head over the limit, and for protocol switches.
 pub(crate) fn admit(
     head: &Head<'_>,
     max_bytes: usize,
     trusted: &[IpNet],
 ) -> Result<Admitted, Denial> {
     if head_size(head) > max_bytes {
-        return Err(Denial::new(Reason::PayloadTooLarge, "the request head is too large")
-            .status_is(431)
-            .closing());
+        return Err(refused("the request head is too large").closing());
     }
     framing(head)?;
     if head.headers.contains_key(UPGRADE) {
         return Err(refused("protocol upgrades are not offered"));
     }
-    if head.query.is_some() {
-        return Err(refused("query parameters are not accepted; credentials go into headers")
-            .detail("query string"));
-    }
     Ok(Admitted { client: client_address(head, trusted) })
+}
+
+/// Refuses query strings: no operation takes parameters there, and credentials do not belong into
+/// one (RFC 9700 section 4.3.2).
+///
+/// # Errors
+/// [`Reason::InvalidRequest`]
+pub(crate) fn check_query(query: Option<&str>) -> Result<(), Denial> {
+    match query {
+        None => Ok(()),
+        Some(_) => Err(refused("query parameters are not accepted; credentials go into headers")),
+    }
 }
 
 /// Checks the media type and the coding of a request that has a body.
@@ -127,7 +136,28 @@ fn framing(head: &Head<'_>) -> Result<(), Denial> {
     if !head.http2 && head.headers.get_all(HOST).iter().count() != 1 {
         return Err(refused("exactly one Host header is needed").closing());
     }
-    Ok(())
+    if !head.host.is_some_and(is_host) {
+        return Err(refused("the Host is not a host name").closing());
+    }
+    target(head)
+}
+
+/// A target that Pingora could not read stands as `/` in the parsed head: only one that is what was
+/// sent is looked at.
+fn target(head: &Head<'_>) -> Result<(), Denial> {
+    let parsed = head.path.len() + head.query.map_or(0, |query| query.len() + 1);
+    let absolute =
+        head.raw_target.starts_with(b"http://") || head.raw_target.starts_with(b"https://");
+    if head.raw_target.len() == parsed || absolute {
+        return Ok(());
+    }
+    Err(refused("the request target is not a path").closing())
+}
+
+/// A host name or address, and perhaps a port (RFC 3986 section 3.2.2, without what nobody uses).
+fn is_host(host: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
+    !host.is_empty() && host.iter().all(plain)
 }
 
 fn asks_to_close(headers: &HeaderMap) -> bool {
@@ -265,6 +295,8 @@ mod tests {
         let head = Head {
             path: "/v1/chat/completions",
             query: None,
+            raw_target: b"/v1/chat/completions",
+            host: headers.get(HOST).map(|value| value.as_bytes()),
             headers: &headers,
             http2: false,
             keep_alive,
@@ -286,7 +318,13 @@ mod tests {
         check(&[], true, Some(400));
         check(&[("host", "x"), ("host", "y")], true, Some(400));
         check(&[("host", "x"), ("upgrade", "websocket")], true, Some(400));
-        check(&[("host", "x"), ("x", &"a".repeat(2000))], true, Some(431));
+        check(&[("host", "x"), ("x", &"a".repeat(2000))], true, Some(400));
+        for host in ["", "a/../b", "u@h", "a b", "a?b", "a#b", "é"] {
+            check(&[("host", host)], true, Some(400));
+        }
+        for host in ["localhost", "127.0.0.1:8080", "[::1]:80", "my_host.example"] {
+            check(&[("host", host)], true, None);
+        }
     }
 
     #[test]
@@ -320,6 +358,8 @@ mod tests {
             let head = Head {
                 path: "/",
                 query: None,
+                raw_target: b"/",
+                host: None,
                 headers: &headers,
                 http2: true,
                 keep_alive: true,

@@ -38,7 +38,7 @@ class Sandbox:
         self.password = secrets.token_urlsafe(18)
         self.template, self.values = Path(template).read_text(), dict(values)
         self.config = self.folder / "gateway.yaml"
-        self.call("init", "--dir", str(self.folder))
+        self.call("init", "--dir", str(self.folder), stdin=self.password)
         self.hash = self.call("user", "hash", stdin=self.password).strip()
         self.write_config([])  # the users must be there before keys can be theirs
         created = {name: self.create_key(name, owner) for name, owner in dict(keys).items()}

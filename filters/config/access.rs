@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::secret::SecretRef;
+use super::secret::PasswordRef;
 use super::units;
 
 /// The scopes that exist. `llm:*` stands for all with that prefix, `*` for all.
@@ -66,7 +66,7 @@ pub struct User {
     /// What the user may do.
     pub role: RoleName,
     /// Where the Argon2id hash (PHC string) of the password is.
-    pub password_hash: SecretRef,
+    pub password_hash: PasswordRef,
 }
 
 /// A key that a program sends.

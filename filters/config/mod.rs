@@ -33,7 +33,7 @@ pub use access::{
 pub use diagnostic::{Problem, Problems, Source};
 pub use firewall::{DataAction, Firewall, InjectionAction, PiiKind, Policy, ScannerFailure};
 pub use resolve::Secrets;
-pub use secret::SecretRef;
+pub use secret::{PasswordRef, SecretRef};
 pub use types::{
     Admin, Audit, AuditFailure, Caps, Config, Limits, Listener, Log, LogFormat, LogLevel,
     SecretRefs, Server, Telemetry, Tls,

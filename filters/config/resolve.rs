@@ -9,7 +9,7 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::diagnostic::{Problems, Report};
-use super::secret::SecretRef;
+use super::secret::{PasswordRef, SecretRef};
 use super::strength::{self, Flaw, MAKE_KEY, flaw};
 use super::types::Config;
 
@@ -79,7 +79,10 @@ impl Resolver<'_> {
         }
         for (index, user) in config.auth.users.iter().enumerate() {
             let path = format!("auth.users[{index}].password_hash");
-            let found = self.one(&user.password_hash, &path, strength::password_hash);
+            let found = match &user.password_hash {
+                PasswordRef::Place(place) => self.one(place, &path, strength::password_hash),
+                PasswordRef::Hash(hash) => self.written(hash, &path),
+            };
             secrets.password_hashes.extend(found.map(|value| (user.name.clone(), value)));
         }
         secrets
@@ -92,6 +95,15 @@ impl Resolver<'_> {
         check: fn(&str) -> Result<(), Flaw>,
     ) -> Option<SecretString> {
         self.one(place?, &format!("secrets.{key}"), check)
+    }
+
+    /// A password hash that is written out in the config.
+    fn written(&mut self, hash: &str, path: &str) -> Option<SecretString> {
+        let checked = strength::password_hash(hash);
+        checked
+            .map(|()| SecretString::from(hash))
+            .map_err(|(wrong, help)| self.report.add(path, format!("this hash {wrong}"), help))
+            .ok()
     }
 
     fn one(

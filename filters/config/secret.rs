@@ -99,6 +99,67 @@ impl<'de> Visitor<'de> for RefVisitor {
     }
 }
 
+/// The hash of a password: written out, since nobody logs in with it, or kept elsewhere.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PasswordRef {
+    /// An Argon2id hash in PHC form.
+    Hash(String),
+    /// Where the hash is.
+    Place(SecretRef),
+}
+
+impl PasswordRef {
+    /// Where the hash is, if it is not written out.
+    #[must_use]
+    pub const fn place(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Hash(_) => None,
+            Self::Place(place) => Some(place),
+        }
+    }
+}
+
+/// A hash can be tried offline, so it stays out of logs all the same.
+impl fmt::Debug for PasswordRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hash(_) => f.write_str("[REDACTED]"),
+            Self::Place(place) => place.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PasswordRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PasswordVisitor)
+    }
+}
+
+struct PasswordVisitor;
+
+impl<'de> Visitor<'de> for PasswordVisitor {
+    type Value = PasswordRef;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a hash made by `portcullis user hash`, {file: PATH} or {env: NAME}")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<PasswordRef, E> {
+        if text.starts_with("$argon2") {
+            return Ok(PasswordRef::Hash(text.to_owned()));
+        }
+        Err(E::custom(
+            "this is not the hash of a password\n\
+             make one: portcullis user hash; a password itself is never written into a config",
+        ))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PasswordRef, A::Error> {
+        RefVisitor.visit_map(map).map(PasswordRef::Place)
+    }
+}
+
 const BOTH_OR_NEITHER: &str = "a secret is in one place\nwrite either {file: PATH} or {env: NAME}";
 
 fn inline<E: Error>() -> Result<SecretRef, E> {

@@ -161,6 +161,8 @@ impl Gate {
         let head = Head {
             path: request.uri.path(),
             query: request.uri.query(),
+            raw_target: request.raw_path(),
+            host: host(request),
             headers: &request.headers,
             http2: session.is_http2(),
             keep_alive: session.get_keepalive().is_some(),
@@ -183,6 +185,7 @@ impl Gate {
         let (operation, model) = surface::recognise(self.policy.listener, method, path)?;
         ctx.operation = Some(operation);
         ctx.dialect = operation.dialect;
+        edge::check_query(request.uri.query())?;
         if operation.access != Access::Open {
             if self.state.is_draining() {
                 return Err(Denial::new(Reason::Draining, "the gateway is shutting down")
@@ -557,6 +560,12 @@ impl Gate {
         }
         Some(expect)
     }
+}
+
+/// `Host` on HTTP/1, the authority on HTTP/2.
+fn host(request: &RequestHeader) -> Option<&[u8]> {
+    let header = request.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
+    header.or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()))
 }
 
 fn note_grant(ctx: &mut Ctx, grant: &Grant) {

@@ -247,6 +247,13 @@ fn a_parameter_that_the_operator_allowed_passes_and_its_texts_are_seen() {
 }
 
 #[test]
+fn null_stands_for_what_is_not_set() {
+    let body = json!({"model": "m", "prompt": "x", "suffix": null,
+        "options": {"num_gpu": null, "num_ctx": null, "stop": null}});
+    assert!(parse("/api/generate", &body).is_ok());
+}
+
+#[test]
 fn images_count_as_not_scanned() {
     let body = json!({"model": "m", "prompt": "x", "images": ["AAAA"]});
     assert!(parse("/api/generate", &body).unwrap().has_opaque_content());

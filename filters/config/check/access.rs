@@ -125,7 +125,7 @@ fn secret_refs(config: &Config, report: &mut Report<'_>) {
         .map(|(name, upstream)| (format!("upstreams.{name}.api_key"), upstream.api_key.as_ref()));
     let users = config.auth.users.iter().enumerate();
     let users = users.map(|(index, user)| {
-        (format!("auth.users[{index}].password_hash"), Some(&user.password_hash))
+        (format!("auth.users[{index}].password_hash"), user.password_hash.place())
     });
     for (path, place) in own.chain(upstreams).chain(users) {
         match place {

@@ -1,0 +1,27 @@
+//! The `portcullis` binary as people use it: commands, processes, signals, files, real HTTP.
+
+/// A configuration with a mistake is refused with the mistake's place; a good one is not.
+mod check;
+/// What would open the gateway, or break it later, keeps it from starting.
+mod bad_starts;
+/// `portcullis up`: one command, a key, and a curl that works.
+mod up;
+/// TLS 1.3 only, HTTP/2 and HTTP/1.1, certificates that are replaced while it serves.
+mod tls;
+/// SIGHUP puts a changed configuration in force and loses no request.
+mod reload;
+/// SIGTERM lets open requests finish, SIGINT does not, and the audit trail is whole after both.
+mod drain;
+/// Passwords, user tokens, scoped tokens, and what a request may carry of them.
+mod login;
+/// The commands that need no gateway.
+mod tools;
+/// What the documents say is so.
+mod docs;
+/// The filters in somebody's own proxy.
+mod embed;
+
+/// Gateways, folders and commands for all of these.
+mod support;
+/// A model server that does as it is told.
+mod mock;

@@ -1,0 +1,16 @@
+//! Whole requests through a whole gateway.
+//!
+//! - `body`: request bodies of every size and framing reach the upstream whole, or not at all.
+//! - `edge`: what a connection and a head must look like.
+//! - `grant`: who may use which model, for how much, and what the upstream sees of it.
+//! - `retry`: which failures of an upstream are mended by another try.
+//! - `settle`: every ending leaves one audit record and no open reservation.
+//! - `streaming`: answers pass event by event and end as they should.
+
+mod body;
+mod edge;
+mod grant;
+mod retry;
+mod settle;
+mod streaming;
+mod support;

@@ -1,0 +1,387 @@
+//! Clients that see every byte: HTTP/1.1 on a socket, HTTP/2 frame by frame.
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderValue, Request};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::gateway::Gateway;
+use super::upstream::fields;
+use super::within;
+
+/// An answer, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// HTTP status
+    pub(crate) status: u16,
+    /// The header fields, names in lower case.
+    pub(crate) fields: Vec<(String, String)>,
+    /// The body, without chunk framing.
+    pub(crate) body: Vec<u8>,
+    /// Whether the end was there: the last byte of the length, the last chunk, END_STREAM.
+    pub(crate) whole: bool,
+}
+
+impl Answer {
+    /// The only value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.fields.iter().filter(|(field, _)| field == name);
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} is there twice: {self:?}");
+        value
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// The code of an error in OpenAI's shape.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+    }
+
+    /// Checks status and code of a refusal in OpenAI's shape, that it is whole, and that it says
+    /// nothing of the inside.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.code().as_str()), (status, code), "{self:?}");
+        assert!(self.whole, "{self:?}");
+        assert!(self.field("x-request-id").is_some(), "{self:?}");
+        for secret in ["127.0.0.1", "panic", "pingora", "Pingora", "src/"] {
+            assert!(!self.text().contains(secret), "{self:?}");
+        }
+    }
+}
+
+/// The bytes of a request with an API key.
+pub(crate) struct Head(String);
+
+impl Head {
+    /// `POST` of JSON.
+    pub(crate) fn post(gateway: &Gateway, path: &str) -> Self {
+        Self::new(gateway, "POST", path).field("Content-Type", "application/json")
+    }
+
+    /// Any method, without a body.
+    pub(crate) fn new(gateway: &Gateway, method: &str, path: &str) -> Self {
+        Self(format!(
+            "{method} {path} HTTP/1.1\r\nHost: gateway.test\r\nAuthorization: Bearer {}\r\n",
+            gateway.key
+        ))
+    }
+
+    /// Adds a field.
+    pub(crate) fn field(mut self, name: &str, value: &str) -> Self {
+        self.0.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    /// The head alone.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        format!("{}\r\n", self.0).into_bytes()
+    }
+
+    /// With a body of announced length.
+    pub(crate) fn with(self, body: &[u8]) -> Vec<u8> {
+        let head = self.field("Content-Length", &body.len().to_string());
+        [head.bytes().as_slice(), body].concat()
+    }
+
+    /// With a body in chunks of at most this size.
+    pub(crate) fn chunked(self, body: &[u8], size: usize) -> Vec<u8> {
+        let mut bytes = self.field("Transfer-Encoding", "chunked").bytes();
+        for chunk in body.chunks(size) {
+            bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"0\r\n\r\n");
+        bytes
+    }
+}
+
+/// An HTTP/1.1 connection.
+pub(crate) struct Connection {
+    socket: TcpStream,
+    unread: Vec<u8>,
+    /// How what is left of the current answer is framed.
+    framing: Framing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    None,
+    Length(usize),
+    Chunked,
+    Close,
+}
+
+impl Connection {
+    pub(crate) async fn open(gateway: &Gateway) -> Self {
+        let socket = TcpStream::connect(gateway.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket, unread: Vec::new(), framing: Framing::None }
+    }
+
+    /// Sends bytes; an error is left to the answer to show.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        drop(within("the gateway to read", self.socket.write_all(bytes)).await);
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> Answer {
+        self.send(request).await;
+        self.answer().await
+    }
+
+    /// Sends a request and reads the head of its answer, if there is one.
+    pub(crate) async fn try_ask(&mut self, request: &[u8]) -> Option<Answer> {
+        self.send(request).await;
+        self.head().await
+    }
+
+    /// Ends what this side has to say.
+    pub(crate) async fn half_close(&mut self) {
+        self.socket.shutdown().await.unwrap();
+    }
+
+    /// Reads a whole answer, `100 Continue` left out.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let mut answer = self.head().await.expect("no answer but the end of the connection");
+        while let Some(part) = self.part().await {
+            answer.body.extend_from_slice(&part);
+        }
+        answer.whole = self.framing == Framing::None;
+        answer
+    }
+
+    /// Reads the head of an answer, `100 Continue` left out; `None` at the end of the connection.
+    pub(crate) async fn head(&mut self) -> Option<Answer> {
+        loop {
+            let answer = self.any_head().await?;
+            if answer.status != 100 {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// Reads the head of an answer, an informational one too.
+    pub(crate) async fn any_head(&mut self) -> Option<Answer> {
+        let head = self.take_until(b"\r\n\r\n").await?;
+        let text = String::from_utf8(head).unwrap();
+        let mut lines = text.trim_end().split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let fields = lines.map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_ascii_lowercase(), value.to_owned())
+        });
+        let answer = Answer { status, fields: fields.collect(), body: Vec::new(), whole: false };
+        self.framing = match (answer.field("transfer-encoding"), answer.field("content-length")) {
+            _ if status < 200 || status == 204 || status == 304 => Framing::None,
+            (Some("chunked"), None) => Framing::Chunked,
+            (None, Some(length)) => Framing::Length(length.parse().unwrap()),
+            (None, None) => Framing::Close,
+            both => panic!("the answer has a strange framing: {both:?}"),
+        };
+        Some(answer)
+    }
+
+    /// The head of an answer that has no body whatever it says, as to `HEAD`.
+    pub(crate) async fn head_only(&mut self) -> Answer {
+        let answer = self.head().await.expect("no answer");
+        self.framing = Framing::None;
+        answer
+    }
+
+    /// The next part of the body, as it comes; `None` at the end, or where it is cut.
+    pub(crate) async fn part(&mut self) -> Option<Vec<u8>> {
+        match self.framing {
+            Framing::None | Framing::Length(0) => {
+                self.framing = Framing::None;
+                None
+            }
+            Framing::Length(left) => {
+                self.fill(1).await?;
+                let part: Vec<u8> = self.unread.drain(..left.min(self.unread.len())).collect();
+                self.framing = Framing::Length(left - part.len());
+                Some(part)
+            }
+            Framing::Close => {
+                self.fill(1).await?;
+                Some(std::mem::take(&mut self.unread))
+            }
+            Framing::Chunked => {
+                let line = String::from_utf8(self.take_until(b"\r\n").await?).unwrap();
+                let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+                self.fill(size + 2).await?;
+                let mut part: Vec<u8> = self.unread.drain(..size + 2).collect();
+                part.truncate(size);
+                if size == 0 {
+                    self.framing = Framing::None;
+                    return None;
+                }
+                Some(part)
+            }
+        }
+    }
+
+    /// Reads the body until this text has come.
+    pub(crate) async fn until_text(&mut self, text: &str) -> String {
+        let mut read = String::new();
+        while !read.contains(text) {
+            let part = self.part().await;
+            let part = part.unwrap_or_else(|| panic!("the body ends before {text:?}: {read}"));
+            read.push_str(std::str::from_utf8(&part).unwrap());
+        }
+        read
+    }
+
+    /// Whether the gateway has ended the connection; waits for it, or for a byte.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        self.unread.is_empty() && self.fill(1).await.is_none()
+    }
+
+    async fn take_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            let found = self.unread.windows(mark.len()).position(|window| window == mark);
+            if let Some(at) = found {
+                return Some(self.unread.drain(..at + mark.len()).collect());
+            }
+            self.fill(self.unread.len() + 1).await?;
+        }
+    }
+
+    /// Reads until so many bytes are there; `None` if the connection ends before.
+    async fn fill(&mut self, count: usize) -> Option<()> {
+        while self.unread.len() < count {
+            let mut block = vec![0; 16 << 10];
+            match within("the gateway to answer", self.socket.read(&mut block)).await {
+                Ok(0) | Err(_) => return None,
+                Ok(read) => self.unread.extend_from_slice(&block[..read]),
+            }
+        }
+        Some(())
+    }
+}
+
+/// Posts JSON on a connection of its own.
+pub(crate) async fn post(gateway: &Gateway, path: &str, body: &Value) -> Answer {
+    let request = Head::post(gateway, path).with(body.to_string().as_bytes());
+    Connection::open(gateway).await.ask(&request).await
+}
+
+/// Gets a path on a connection of its own.
+pub(crate) async fn get(gateway: &Gateway, path: &str) -> Answer {
+    Connection::open(gateway).await.ask(&Head::new(gateway, "GET", path).bytes()).await
+}
+
+/// An HTTP/2 connection in TLS.
+pub(crate) struct Http2 {
+    requests: SendRequest<Bytes>,
+    key: String,
+}
+
+/// A request on an HTTP/2 connection that is not over.
+pub(crate) struct Stream {
+    /// Where the body goes.
+    pub(crate) body: h2::SendStream<Bytes>,
+    answer: h2::client::ResponseFuture,
+}
+
+impl Http2 {
+    pub(crate) async fn open(gateway: &Gateway) -> Self {
+        let tls = gateway.authority.as_ref().expect("a gateway with TLS").connector(b"h2");
+        let socket = TcpStream::connect(gateway.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let stream = within("the TLS handshake", tls.connect(name, socket)).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        Self { requests, key: gateway.key.clone() }
+    }
+
+    /// Begins a request; a length is announced if one is given.
+    pub(crate) async fn begin(&mut self, path: &str, length: Option<usize>) -> Stream {
+        let mut request = Request::post(format!("https://localhost{path}"))
+            .header("authorization", format!("Bearer {}", self.key))
+            .header("content-type", "application/json")
+            .body(())
+            .unwrap();
+        if let Some(length) = length {
+            request.headers_mut().insert("content-length", HeaderValue::from(length));
+        }
+        let ready = self.requests.clone();
+        self.requests = within("room for a stream", ready.ready()).await.unwrap();
+        let (answer, body) = self.requests.send_request(request, false).unwrap();
+        Stream { body, answer }
+    }
+
+    /// Posts a body in frames of at most this size, and reads the answer.
+    pub(crate) async fn post(&mut self, path: &str, body: &[u8], frame: usize) -> Answer {
+        let mut stream = self.begin(path, Some(body.len())).await;
+        stream.send(body, frame).await;
+        stream.answer().await
+    }
+}
+
+impl Stream {
+    /// Sends a whole body, as far as the gateway takes it.
+    pub(crate) async fn send(&mut self, body: &[u8], frame: usize) {
+        for chunk in body.chunks(frame) {
+            if !self.frame(Bytes::copy_from_slice(chunk)).await {
+                return;
+            }
+        }
+        drop(self.body.send_data(Bytes::new(), true));
+    }
+
+    /// Sends one frame when there is room for it; false if the gateway takes no more.
+    pub(crate) async fn frame(&mut self, mut data: Bytes) -> bool {
+        while !data.is_empty() {
+            self.body.reserve_capacity(data.len());
+            let room = std::future::poll_fn(|cx| self.body.poll_capacity(cx));
+            let Some(Ok(room)) = within("room for a frame", room).await else { return false };
+            let part = data.split_to(room.min(data.len()));
+            if self.body.send_data(part, false).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads the answer to its end.
+    pub(crate) async fn answer(self) -> Answer {
+        let response = within("the head of the answer", self.answer).await.unwrap();
+        let (head, mut incoming) = response.into_parts();
+        let mut answer = Answer {
+            status: head.status.as_u16(),
+            fields: fields(&head.headers),
+            body: Vec::new(),
+            whole: true,
+        };
+        while let Some(data) = within("the answer", incoming.data()).await {
+            match data {
+                Ok(data) => {
+                    drop(incoming.flow_control().release_capacity(data.len()));
+                    answer.body.extend_from_slice(&data);
+                }
+                Err(_) => {
+                    answer.whole = false;
+                    break;
+                }
+            }
+        }
+        answer
+    }
+}
