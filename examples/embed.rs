@@ -35,16 +35,16 @@ impl ProxyHttp for MyProxy {
     async fn logging(&self, s: &mut Session, e: Option<&pingora::Error>, c: &mut Ctx) { self.0.logging(s, e, c).await; }
 }
 
-fn server(config: &Path) -> Result<Server, Box<dyn Error>> {
+/// The proxy on the first address of a configuration.
+pub(crate) fn server(config: &Path) -> Result<Server, Box<dyn Error>> {
     drop(rustls::crypto::ring::default_provider().install_default());
     let clock = Clock::system();
     let loaded = boot::load(config, &clock)?;
     let mine = loaded.config.listeners.first().ok_or("there is no listener")?.clone();
     let max_header_bytes = usize::try_from(mine.limits.max_header_bytes)?;
     let (max_body_bytes, body_timeout) = (mine.limits.max_body_bytes, mine.limits.body_timeout);
-    let listener = Listener::Public;
-    let policy =
-        ListenerPolicy { listener, max_header_bytes, max_body_bytes, body_timeout, hsts: false };
+    let (listener, hsts) = (Listener::Public, false);
+    let policy = ListenerPolicy { listener, max_header_bytes, max_body_bytes, body_timeout, hsts };
     let gate = Gate::new(boot::state(loaded, clock)?, policy, Arc::new(Api::default()));
     let mut server = Server::new(None)?;
     server.bootstrap();

@@ -103,7 +103,7 @@ pub async fn collect(
             Err(denial)
         }
         Ok(result) => result,
-        Err(_) => Err(Denial::new(Reason::RequestTimeout, "the body took too long").closing()),
+        Err(_) => Err(too_slow()),
     }
 }
 
@@ -227,7 +227,14 @@ fn too_large(limits: Limits) -> Denial {
 }
 
 fn broken_off(error: &pingora::Error) -> Denial {
-    stream_broken_off(error.etype())
+    match error.etype() {
+        pingora::ErrorType::ReadTimedout => too_slow(),
+        other => stream_broken_off(other),
+    }
+}
+
+fn too_slow() -> Denial {
+    Denial::new(Reason::RequestTimeout, "the body took too long").closing()
 }
 
 fn stream_broken_off(error: &dyn std::fmt::Debug) -> Denial {

@@ -77,11 +77,14 @@ impl fmt::Debug for Snapshot {
 
 /// A configuration that is valid by itself but cannot be put in force.
 #[derive(Debug)]
-pub struct CompileError(String);
+pub struct CompileError {
+    path: String,
+    message: String,
+}
 
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
@@ -89,7 +92,17 @@ impl std::error::Error for CompileError {}
 
 impl CompileError {
     fn new(what: &str, error: impl fmt::Display) -> Self {
-        Self(format!("{what}: {error}"))
+        Self { path: String::new(), message: format!("{what}: {error}") }
+    }
+
+    fn at(self, path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..self }
+    }
+
+    /// The key of the configuration that leads there, such as `firewall.rules[0]`; empty for none.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
     }
 }
 
@@ -386,15 +399,17 @@ fn compile_policy(policy: &config::Policy) -> Policy {
 
 fn scanner(config: &Config, base: &Path) -> Result<Scanner, CompileError> {
     let mut files = Vec::new();
-    for path in &config.firewall.rules {
+    for (index, path) in config.firewall.rules.iter().enumerate() {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(base.join(path))
-            .map_err(|e| CompileError::new(&format!("rules {name}"), e))?;
+        let text = std::fs::read_to_string(base.join(path)).map_err(|e| {
+            let error = CompileError::new(&format!("rules {name}"), e);
+            error.at(format!("firewall.rules[{index}]"))
+        })?;
         files.push((name, text));
     }
     Scanner::with_files(&files).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        CompileError(lines.join("\n"))
+        CompileError { path: "firewall.rules".to_owned(), message: lines.join("\n") }
     })
 }
 
@@ -456,9 +471,9 @@ fn compile_upstream(
     };
     let ca = match &upstream.ca_file {
         None => None,
-        Some(path) => Some(
-            certificates(&base.join(path)).map_err(|e| CompileError::new(&wrong("ca_file"), e))?,
-        ),
+        Some(path) => Some(certificates(&base.join(path)).map_err(|e| {
+            CompileError::new(&wrong("ca_file"), e).at(format!("upstreams.{name}.ca_file"))
+        })?),
     };
     Ok(Upstream {
         name: name.to_owned(),

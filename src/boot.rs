@@ -1,5 +1,6 @@
 //! From a configuration file to a running gateway's state, and again on reload.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use portcullis_filters::clock::Clock;
 use portcullis_filters::config::{self, AuditFailure, Config, Problems};
 use portcullis_filters::metrics::Metrics;
 use portcullis_filters::quota::MemoryCounters;
-use portcullis_filters::snapshot::{CompileError, Snapshot};
+use portcullis_filters::snapshot::Snapshot;
 use portcullis_filters::{Parts, State};
+
+use crate::tls::Certificate;
 
 /// Why the gateway does not start, or does not take a configuration.
 #[derive(Debug)]
@@ -35,15 +38,9 @@ impl fmt::Display for BootError {
 
 impl std::error::Error for BootError {}
 
-impl From<Problems> for BootError {
-    fn from(problems: Problems) -> Self {
-        Self::Config(problems)
-    }
-}
-
-impl From<CompileError> for BootError {
-    fn from(error: CompileError) -> Self {
-        Self::Other(error.to_string())
+impl<P: Into<Problems>> From<P> for BootError {
+    fn from(problems: P) -> Self {
+        Self::Config(problems.into())
     }
 }
 
@@ -55,6 +52,8 @@ pub struct Loaded {
     pub config: Config,
     /// As it is put in force.
     pub snapshot: Snapshot,
+    /// The certificates of the listeners that have one, by the listener's name.
+    pub certificates: HashMap<String, Certificate>,
     /// The folder that relative paths start from.
     pub base: PathBuf,
 }
@@ -68,16 +67,28 @@ pub fn load(path: &Path, clock: &Clock) -> Result<Loaded, BootError> {
     let config = config::load(path)?;
     let base = path.parent().map(Path::to_owned).unwrap_or_default();
     let secrets = config.resolve_secrets(&base, &|name| std::env::var(name).ok())?;
-    let snapshot = Snapshot::compile(&config, &secrets, &base, clock)?;
-    for listener in &config.listeners {
-        if let Some(tls) = &listener.tls {
-            crate::tls::Certificate::load(&base.join(&tls.cert_file), &base.join(&tls.key_file))
-                .map_err(|error| {
-                    BootError::Other(format!("listener {}: {error}", listener.name))
-                })?;
-        }
+    let snapshot = Snapshot::compile(&config, &secrets, &base, clock)
+        .map_err(|error| unusable(&config, error.path(), &error))?;
+    let certificates = certificates(&config, &base)?;
+    Ok(Loaded { config, snapshot, certificates, base })
+}
+
+fn certificates(config: &Config, base: &Path) -> Result<HashMap<String, Certificate>, BootError> {
+    let mut certificates = HashMap::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let Some(tls) = &listener.tls else { continue };
+        let (chain, key) = (base.join(&tls.cert_file), base.join(&tls.key_file));
+        let certificate = Certificate::load(&chain, &key)
+            .map_err(|error| unusable(config, &format!("listeners[{index}].tls"), &error))?;
+        certificates.insert(listener.name.clone(), certificate);
     }
-    Ok(Loaded { config, snapshot, base })
+    Ok(certificates)
+}
+
+/// A problem with something that the configuration names at this key.
+fn unusable(config: &Config, path: &str, error: &dyn fmt::Display) -> BootError {
+    let help = "paths are relative to the folder of the configuration";
+    config.source.problem(path, error.to_string(), help.to_owned()).into()
 }
 
 /// Makes the state of a gateway that is about to serve.
@@ -85,7 +96,7 @@ pub fn load(path: &Path, clock: &Clock) -> Result<Loaded, BootError> {
 /// # Errors
 /// If the audit trail cannot be opened.
 pub fn state(loaded: Loaded, clock: Clock) -> Result<Arc<State>, BootError> {
-    let Loaded { config, snapshot, base } = loaded;
+    let Loaded { config, snapshot, certificates: _, base } = loaded;
     let on_failure = match config.audit.on_failure {
         AuditFailure::Deny => OnFailure::Deny,
         AuditFailure::Allow => OnFailure::Allow,

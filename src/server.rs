@@ -1,5 +1,6 @@
 //! The listeners, and the life of the process: start, reload on SIGHUP, drain on SIGTERM.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,13 +66,12 @@ pub fn run(path: &Path) -> Result<(), BootError> {
 /// # Errors
 /// As [`run`].
 pub fn serve(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), BootError> {
-    let config = loaded.config.clone();
-    let base = loaded.base.clone();
+    let (config, certificates) = (loaded.config.clone(), loaded.certificates.clone());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
     let conf = Arc::clone(&server.configuration);
     let state = boot::state(loaded, clock)?;
-    let certificates = add_listeners(&mut server, &state, &config, &base, &conf)?;
+    add_listeners(&mut server, &state, &config, &certificates, &conf)?;
     server.add_service(background_service(
         "reload",
         Reload { path: path.to_owned(), state: Arc::clone(&state), certificates },
@@ -104,38 +104,24 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-/// A listener's certificate, and the files it is reloaded from.
-type Reloadable = (Certificate, PathBuf, PathBuf);
-
 fn add_listeners(
     server: &mut Server,
     state: &Arc<State>,
     config: &Config,
-    base: &Path,
+    certificates: &HashMap<String, Certificate>,
     conf: &Arc<ServerConf>,
-) -> Result<Vec<Reloadable>, BootError> {
-    let mut certificates = Vec::new();
+) -> Result<(), BootError> {
     for listener in &config.listeners {
-        let tls = listener.tls.as_ref();
-        let hsts = tls.is_some_and(|tls| tls.hsts);
+        let hsts = listener.tls.as_ref().is_some_and(|tls| tls.hsts);
         let policy = policy(Listener::Public, &listener.limits, hsts);
         let app = app(state, policy, connection_limits(&listener.limits), conf);
-        let certificate = match tls {
-            None => None,
-            Some(tls) => {
-                let (chain, key) = (base.join(&tls.cert_file), base.join(&tls.key_file));
-                let certificate = Certificate::load(&chain, &key).map_err(other)?;
-                certificates.push((certificate.clone(), chain, key));
-                Some(certificate)
-            }
-        };
+        let certificate = certificates.get(&listener.name);
         add(server, &listener.name, listener.address, app, certificate)?;
     }
     let limits = Limits::default();
     let admin =
         app(state, policy(Listener::Admin, &limits, false), connection_limits(&limits), conf);
-    add(server, "admin", config.admin.address, admin, None)?;
-    Ok(certificates)
+    add(server, "admin", config.admin.address, admin, None)
 }
 
 fn add<A: HttpServerApp + Send + Sync + 'static>(
@@ -143,7 +129,7 @@ fn add<A: HttpServerApp + Send + Sync + 'static>(
     name: &str,
     address: SocketAddr,
     app: A,
-    certificate: Option<Certificate>,
+    certificate: Option<&Certificate>,
 ) -> Result<(), BootError> {
     // Pingora panics on an address that is taken; find out while an error can still be told.
     std::net::TcpListener::bind(address)
@@ -185,7 +171,7 @@ fn other(error: impl std::fmt::Display) -> BootError {
 struct Reload {
     path: PathBuf,
     state: Arc<State>,
-    certificates: Vec<Reloadable>,
+    certificates: HashMap<String, Certificate>,
 }
 
 #[async_trait]
@@ -211,7 +197,7 @@ impl Reload {
         let (path, clock) = (self.path.clone(), self.state.clock().clone());
         let loaded = tokio::task::spawn_blocking(move || boot::load(&path, &clock)).await;
         let result = match loaded {
-            Ok(loaded) => loaded.and_then(|loaded| self.swap(loaded)),
+            Ok(loaded) => loaded.map(|loaded| self.swap(loaded)),
             Err(error) => Err(other(error)),
         };
         self.state.metrics().config_reloaded(result.is_ok());
@@ -224,13 +210,14 @@ impl Reload {
         }
     }
 
-    fn swap(&self, loaded: Loaded) -> Result<(), BootError> {
-        for (certificate, chain, key) in &self.certificates {
-            certificate.reload(chain, key).map_err(other)?;
+    fn swap(&self, loaded: Loaded) {
+        for (name, fresh) in &loaded.certificates {
+            if let Some(served) = self.certificates.get(name) {
+                served.replace(fresh);
+            }
         }
         self.state.metrics().set_names(loaded.snapshot.names());
         self.state.swap(loaded.snapshot);
-        Ok(())
     }
 }
 

@@ -3,16 +3,23 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use pingora::listeners::tls::TlsSettings;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
-/// The TLS 1.3 cipher suites (RFC 8446 appendix B.4).
-const TLS13_SUITES: std::ops::RangeInclusive<u16> = 0x1301..=0x1305;
+/// What a server signs in TLS 1.3 begins with this (RFC 8446 section 4.4.3), and nothing that it
+/// signs in TLS 1.2 does: there the client's and the server's random bytes come first.
+const TLS13_CONTEXT: &[u8] = b"\
+    \x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\
+    \x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\
+    \x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\
+    \x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\
+    TLS 1.3, server CertificateVerify\0";
 
 /// A certificate that can be replaced while connections are served.
 #[derive(Clone, Debug)]
@@ -27,14 +34,14 @@ impl Certificate {
         Ok(Self(Arc::new(RwLock::new(Arc::new(read(chain, key)?)))))
     }
 
-    /// Reads the files again; on error the old certificate stays.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), TlsError> {
-        let fresh = Arc::new(read(chain, key)?);
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
-        Ok(())
+    /// Serves what another was loaded from, on all listeners that have this one.
+    pub fn replace(&self, fresh: &Self) {
+        let fresh = fresh.current();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Settings for a listener: HTTP/2 and HTTP/1.1 by ALPN.
@@ -51,12 +58,43 @@ impl Certificate {
 }
 
 impl ResolvesServerCert for Certificate {
-    /// Pingora switches TLS 1.2 on and offers no way to switch it off: a client that has no 1.3
-    /// suite gets no certificate.
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let modern = hello.cipher_suites().iter().any(|s| TLS13_SUITES.contains(&u16::from(*s)));
-        let current = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        modern.then(|| Arc::clone(&current))
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+/// Signs for TLS 1.3 only. Pingora switches TLS 1.2 on and offers no way to switch it off; without
+/// a signature of the server its handshake comes to no end.
+#[derive(Debug)]
+struct Tls13Key(Arc<dyn SigningKey>);
+
+impl SigningKey for Tls13Key {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(Tls13Signer(self.0.choose_scheme(offered)?)))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct Tls13Signer(Box<dyn Signer>);
+
+impl Signer for Tls13Signer {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        if message.starts_with(TLS13_CONTEXT) {
+            return self.0.sign(message);
+        }
+        Err(rustls::Error::General("TLS 1.2 is not offered".to_owned()))
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0.scheme()
     }
 }
 
@@ -83,7 +121,7 @@ fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
     let provider = rustls::crypto::ring::default_provider();
     let signing = provider.key_provider.load_private_key(private).map_err(|e| wrong(key, &e))?;
-    let certified = CertifiedKey::new(certs, signing);
+    let certified = CertifiedKey::new(certs, Arc::new(Tls13Key(signing)));
     certified
         .keys_match()
         .map_err(|_| wrong(key, &format!("it is not the key of {}", chain.display())))?;

@@ -101,7 +101,8 @@ impl Source {
     }
 
     /// A problem at a path, or at the nearest block around it that is in the file.
-    pub(super) fn problem(&self, path: &str, message: String, help: String) -> Problem {
+    #[must_use]
+    pub fn problem(&self, path: &str, message: String, help: String) -> Problem {
         let Position { line, column } = self.position(path);
         Problem { file: self.name.clone(), line, column, message, help }
     }

@@ -464,13 +464,12 @@ impl Gate {
 
     /// For `response_trailer_filter`: HTTP/2 answers that end in trailers have no last chunk, so
     /// what was held back comes out here.
+    /// An answer that breaks off here ends in an error all the same.
     ///
     /// # Errors
-    /// As [`Self::response_body_filter`].
+    /// None so far; Pingora drops errors of this hook.
     pub fn response_trailer_filter(&self, ctx: &mut Ctx) -> pingora::Result<Option<Bytes>> {
-        let mut rest = None;
-        relay::pass(self, &mut rest, true, ctx)?;
-        Ok(rest)
+        Ok(relay::pass_trailers(self, ctx))
     }
 
     /// For `error_while_proxy`: whether the exchange may be tried again.

@@ -4,8 +4,10 @@
 //! before it, even the head, are thrown away. So what was handed over is remembered, and [`fail`]
 //! writes what is missing before it ends the answer with an error.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -20,6 +22,8 @@ use crate::verdict::{Denial, Reason};
 const MAX_ERROR: usize = 64 << 10;
 /// Longest message of an upstream that is passed on, in characters.
 const MAX_MESSAGE: usize = 300;
+/// Time for an HTTP/2 connection to write what was handed to it.
+const FLUSH: Duration = Duration::from_millis(50);
 /// Chunks that Pingora may hold unwritten: four tasks, and a margin.
 const TAIL: usize = 16;
 
@@ -66,7 +70,12 @@ fn relay_of(
     ctx: &Ctx,
 ) -> Result<Relay, Denial> {
     if !response.status.is_success() {
-        return Ok(Relay::Error { denial: upstream_status(response), collected: Vec::new() });
+        let denial = upstream_status(response);
+        // Without a body no body filter is called in which the denial could be told.
+        if !head_only && has_no_body(response) {
+            return Err(denial);
+        }
+        return Ok(Relay::Error { denial, collected: Vec::new() });
     }
     let expect = ctx.operation.and_then(|operation| Gate::expect(exchange, operation));
     let expect = expect.ok_or_else(|| Denial::new(Reason::Internal, "no answer is expected"))?;
@@ -77,6 +86,11 @@ fn relay_of(
         return Ok(Relay::Nothing);
     }
     Ok(Relay::Answer(Box::new(Answer::new(expect, framing))))
+}
+
+fn has_no_body(response: &ResponseHeader) -> bool {
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    empty || matches!(response.status.as_u16(), 204 | 304)
 }
 
 /// What an error status of the upstream means to the client. A refusal of the provider's key is
@@ -92,7 +106,7 @@ fn upstream_status(response: &ResponseHeader) -> Denial {
             let wait = response.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok());
             let wait = wait.and_then(|v| v.parse().ok()).unwrap_or(1).clamp(1, 60);
             Denial::new(Reason::RateLimitExceeded, "the upstream is busy")
-                .retry_after(std::time::Duration::from_secs(wait))
+                .retry_after(Duration::from_secs(wait))
         }
         _ => Denial::new(Reason::UpstreamUnavailable, "the upstream failed"),
     }
@@ -223,7 +237,37 @@ async fn finish_begun(session: &mut Session, ctx: &mut Ctx, denial: &Denial) {
         drop(session.as_downstream_mut().finish_body().await);
     } else {
         drop(session.write_response_body(Some(last), false).await);
+        if session.is_http2() {
+            // A reset overtakes what the connection has not written yet.
+            tokio::time::sleep(FLUSH).await;
+        }
         session.as_downstream_mut().shutdown().await;
+    }
+}
+
+/// Ends an answer whose break shows only in its trailers, where Pingora takes no error: the whole
+/// events that are left and the error, as the last part of the body.
+pub(super) fn pass_trailers(gate: &Gate, ctx: &mut Ctx) -> Option<Bytes> {
+    let before = produced(ctx);
+    let mut rest = None;
+    if pass(gate, &mut rest, true, ctx).is_ok() {
+        return rest;
+    }
+    let (now, id) = (produced(ctx), ctx.id.to_string());
+    let Stage::Answering(_, reply) = &mut ctx.stage else { return None };
+    let denial = reply.broken.clone()?;
+    let mut end = last_bytes(&reply.tail, now.saturating_sub(before));
+    if let Relay::Answer(answer) = &reply.relay {
+        end.push(answer.error_end(&denial, &id));
+    }
+    ctx.trace.denial = Some(denial);
+    Some(Bytes::from(end.concat()))
+}
+
+fn produced(ctx: &Ctx) -> usize {
+    match &ctx.stage {
+        Stage::Answering(_, reply) => reply.produced,
+        Stage::Arrived | Stage::Answered | Stage::Cleared(_) => 0,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `/auth/*`: login, the caller's own account, scoped tokens, and the keys to check tokens with.
 
+use std::collections::BTreeSet;
+
 use portcullis_filters::accounts::login::{Account, Attempt};
 use portcullis_filters::accounts::token::{IssueError, ScopedGrant};
 use portcullis_filters::accounts::{Issued, TokenService};
@@ -99,10 +101,18 @@ pub(super) async fn me(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
             "role": identity.role(),
             "key_id": identity.key_id(),
             "expires_at": identity.expires_at(),
-            "scopes": identity.scopes().collect::<Vec<_>>(),
+            "scopes": effective_scopes(identity),
             "used": used,
         }),
     )
+}
+
+/// What the role, and the key or token, both allow.
+fn effective_scopes(identity: &Identity) -> BTreeSet<&str> {
+    let held_by_all = |scope: &str| {
+        identity.scopes().all(|layer| layer.iter().any(|held| authz::covers(held, scope)))
+    };
+    identity.scopes().flatten().map(String::as_str).filter(|scope| held_by_all(scope)).collect()
 }
 
 #[derive(Deserialize)]

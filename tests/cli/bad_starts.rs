@@ -50,8 +50,8 @@ fn secrets_that_do_not_work_are_refused() {
     check(|f| f.write("signing.pem", &f.read("token.key")), "not an Ed25519 private key");
     let damaged = |f: &Folder| f.read("signing.pem").replace("BCIEI", "BCIEIA");
     check(|f| f.write("signing.pem", &damaged(f)), "not an Ed25519 private key");
-    check(|f| f.write("user.hash", "correct horse battery staple"), "portcullis user hash");
-    check(|f| f.write("user.hash", "$2b$12$abcdefghijklmnopqrstuv"), "Argon2id");
+    check(|f| f.write("alice.hash", "correct horse battery staple"), "portcullis user hash");
+    check(|f| f.write("alice.hash", "$2b$12$abcdefghijklmnopqrstuv"), "Argon2id");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use portcullis_filters::surface::{Listener, Target, operations};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::mock::{Mock, QUICK};
-use super::support::{Folder, Gateway, question, root};
+use super::mock::{Mock, QUICK, SLOW};
+use super::support::{Folder, Gateway, eventually, question, root};
 
 /// The files that are, or would be, in the repository.
 fn files() -> Vec<PathBuf> {
@@ -106,7 +106,7 @@ const METRICS: &[(&str, &str)] = &[
 async fn every_promised_metric_is_there() {
     let mock = Mock::start();
     let folder = Folder::new(&mock.url);
-    folder.edit("role: user, password_hash: {file: user.hash}}\n    - {name: bob", MEANWHILE);
+    folder.edit("role: user, password_hash: {file: alice.hash}}\n    - {name: bob", MEANWHILE);
     folder.add("roles: {read_only: {scopes: ['llm:*'], models: ['*'], quota: one}}\n");
     let one = "  one: {requests_per_minute: 1, burst: 1}\n";
     folder.edit(
@@ -129,8 +129,32 @@ async fn every_promised_metric_is_there() {
     assert!(missing.is_empty(), "{missing:?} in\n{text}");
 }
 
+#[tokio::test]
+async fn gauges_follow_an_open_stream() {
+    let mock = Mock::start();
+    let folder = Folder::new(&mock.url);
+    let gateway = Gateway::serve(&folder).await;
+    let open = gateway.stream(SLOW).send().await.unwrap();
+    for (name, expected) in [("streams_open", 1.0), ("reservations_open", 1.0)] {
+        assert_eq!(gateway.metric(&format!("portcullis_{name}")).await, expected, "{name}");
+    }
+    mock.release();
+    assert!(open.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    eventually("both are closed", async || {
+        let streams = gateway.metric("portcullis_streams_open").await;
+        let reservations = gateway.metric("portcullis_reservations_open").await;
+        (streams + reservations == 0.0).then_some(())
+    })
+    .await;
+    let rooms = gateway.metrics().await;
+    for room in ["authn", "body", "prompt", "scan", "quota", "total"] {
+        let sample = format!("portcullis_overhead_seconds_count{{room=\"{room}\"}} 1");
+        assert!(rooms.contains(&sample), "{sample}");
+    }
+}
+
 /// Makes `alice` a `read_only`, whose quota is one request.
-const MEANWHILE: &str = "role: read_only, password_hash: {file: user.hash}}\n    - {name: bob";
+const MEANWHILE: &str = "role: read_only, password_hash: {file: alice.hash}}\n    - {name: bob";
 
 /// Whether there is a sample of this metric with these labels.
 fn is_shown(text: &str, name: &str, labels: &str) -> bool {

@@ -1,5 +1,12 @@
 //! The `portcullis` binary as people use it: commands, processes, signals, files, real HTTP.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
 /// A configuration with a mistake is refused with the mistake's place; a good one is not.
 mod check;
 /// What would open the gateway, or break it later, keeps it from starting.

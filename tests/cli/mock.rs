@@ -1,7 +1,7 @@
 //! A model server that speaks enough of OpenAI's and Ollama's APIs for these tests, on threads of
 //! its own so that a test may block. What it does is chosen by the model of the request.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;

@@ -78,7 +78,8 @@ impl Folder {
             ("signing.pem", generate_signing_key_pem().unwrap().expose_secret().to_owned()),
             ("token.key", generate_secret::<48>().unwrap().expose_secret().to_owned()),
             ("pepper.key", pepper.expose_secret().to_owned()),
-            ("user.hash", HASH.clone()),
+            ("alice.hash", HASH.clone()),
+            ("bob.hash", HASH.clone()),
         ];
         let folder = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -111,8 +112,8 @@ upstreams:
   mock: {{kind: ollama, url: '{upstream}'}}
 auth:
   users:
-    - {{name: alice, role: user, password_hash: {{file: user.hash}}}}
-    - {{name: bob, role: user, password_hash: {{file: user.hash}}}}
+    - {{name: alice, role: user, password_hash: {{file: alice.hash}}}}
+    - {{name: bob, role: user, password_hash: {{file: bob.hash}}}}
   api_keys:
     - {{id: {id}, user: alice, digest: {digest}, scopes: ['*'], models: ['*']}}
 quotas: {{default: {{requests_per_minute: 1000000, burst: 100000, concurrent: 1000}}}}
@@ -155,10 +156,11 @@ quotas: {{default: {{requests_per_minute: 1000000, burst: 100000, concurrent: 10
         self.write(CONFIG, &format!("{}{yaml}", self.read(CONFIG)));
     }
 
-    /// The audit records so far; a line that is being written is not one yet.
+    /// The audit records of requests and reloads so far; a line that is being written is none yet.
     pub(crate) fn records(&self) -> Vec<Value> {
         let text = self.read("audit.jsonl");
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        records.filter(|record| record["reason"] != "audit_opened").collect()
     }
 
     /// Runs the command in this folder to its end.

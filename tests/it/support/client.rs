@@ -301,7 +301,7 @@ pub(crate) struct Stream {
 impl Http2 {
     pub(crate) async fn open(gateway: &Gateway) -> Self {
         let tls = gateway.authority.as_ref().expect("a gateway with TLS").connector(b"h2");
-        let socket = TcpStream::connect(gateway.address).await.unwrap();
+        let socket = TcpStream::connect(gateway.secure.unwrap()).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let name = "localhost".try_into().unwrap();
         let stream = within("the TLS handshake", tls.connect(name, socket)).await.unwrap();
@@ -362,7 +362,8 @@ impl Stream {
 
     /// Reads the answer to its end.
     pub(crate) async fn answer(self) -> Answer {
-        let response = within("the head of the answer", self.answer).await.unwrap();
+        let response = within("the head of the answer", self.answer).await;
+        let response = response.unwrap_or_else(|error| panic!("no answer: {error}"));
         let (head, mut incoming) = response.into_parts();
         let mut answer = Answer {
             status: head.status.as_u16(),

@@ -91,7 +91,7 @@ impl Plan {
         self
     }
 
-    /// Serves TLS with a certificate of this authority.
+    /// Serves TLS too, with a certificate of this authority.
     pub(crate) fn tls(mut self, authority: Authority) -> Self {
         self.authority = Some(authority);
         self
@@ -159,6 +159,8 @@ fn write(dir: &Path, name: &str, text: &str) {
 pub(crate) struct Gateway {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it listens with TLS.
+    pub(crate) secure: Option<SocketAddr>,
     /// An API key of its user.
     pub(crate) key: String,
     /// Its inside.
@@ -166,7 +168,7 @@ pub(crate) struct Gateway {
     /// What its certificate is signed by, if it serves TLS.
     pub(crate) authority: Option<Authority>,
     audit: PathBuf,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
     _shutdown: watch::Sender<bool>,
     _dir: TempDir,
 }
@@ -184,12 +186,16 @@ impl Gateway {
         let acceptor = plan.authority.as_ref().map(|authority| acceptor(dir.path(), authority));
         let audit = loaded.base.join(&loaded.config.audit.file);
         let (app, state) = app(loaded, clock, acceptor.is_some());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let (shutdown, watch) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, app, acceptor.map(Arc::new), watch));
+        let mut accepting = Vec::new();
+        let address = listen(&app, None, &watch, &mut accepting).await;
+        let secure = match acceptor {
+            Some(tls) => Some(listen(&app, Some(Arc::new(tls)), &watch, &mut accepting).await),
+            None => None,
+        };
         Self {
             address,
+            secure,
             key: key.expose_secret().to_owned(),
             state,
             authority: plan.authority,
@@ -200,24 +206,29 @@ impl Gateway {
         }
     }
 
-    /// Every audit record, once all requests are over: exactly this many, each of its own request,
-    /// and nothing is reserved any more.
+    /// Every audit record of a request, once all requests are over: exactly this many, each of its
+    /// own request, and nothing is reserved any more.
     pub(crate) async fn settled(&self, count: usize) -> Vec<Value> {
         until("the requests to end", || {
-            self.state.open_requests() == 0 && self.state.audit().counters().records() >= count as u64
+            self.state.open_requests() == 0 && self.records().len() >= count
         })
         .await;
         assert_eq!(self.state.counters().open_reservations(), 0, "something stays reserved");
-        assert!(self.state.audit().flush(PATIENCE));
-        let text = std::fs::read_to_string(&self.audit).unwrap();
-        let records: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(records.len(), count, "{text}");
+        let records = self.records();
+        assert_eq!(records.len(), count, "{records:?}");
         let mut ids: Vec<&str> = records.iter().filter_map(|r| r["request_id"].as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), count, "records share a request id: {text}");
+        assert_eq!(ids.len(), count, "two records of one request: {records:?}");
         records
+    }
+
+    /// What the audit trail holds of requests; the trail itself leaves records too.
+    fn records(&self) -> Vec<Value> {
+        assert!(self.state.audit().flush(PATIENCE));
+        let text = std::fs::read_to_string(&self.audit).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.filter(|record: &Value| !record["request_id"].is_null()).collect()
     }
 
     /// The one audit record, once the one request is over.
@@ -235,7 +246,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -266,6 +277,18 @@ fn acceptor(dir: &Path, authority: &Authority) -> Acceptor {
     write(dir, "key.pem", &authority.key_pem());
     let certificate = Certificate::load(&dir.join("chain.pem"), &dir.join("key.pem")).unwrap();
     certificate.settings().unwrap().build()
+}
+
+async fn listen(
+    app: &Arc<App>,
+    tls: Option<Arc<Acceptor>>,
+    watch: &ShutdownWatch,
+    accepting: &mut Vec<JoinHandle<()>>,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    accepting.push(tokio::spawn(accept(listener, Arc::clone(app), tls, watch.clone())));
+    address
 }
 
 /// What Pingora's listening service does.

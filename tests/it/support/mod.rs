@@ -28,10 +28,7 @@ pub(crate) fn within<F: Future>(what: &'static str, future: F) -> impl Future<Ou
 
 /// Waits until a condition holds.
 #[track_caller]
-pub(crate) fn until(
-    what: &'static str,
-    holds: impl Fn() -> bool,
-) -> impl Future<Output = ()> {
+pub(crate) fn until(what: &'static str, holds: impl Fn() -> bool) -> impl Future<Output = ()> {
     within(what, async move {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -47,10 +47,8 @@ impl Authority {
     pub(crate) fn acceptor(&self, alpn: &[u8]) -> TlsAcceptor {
         let chain: Vec<CertificateDer<'static>> = vec![self.leaf.der().clone()];
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
+        let mut config =
+            ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
         config.alpn_protocols = vec![alpn.to_vec()];
         TlsAcceptor::from(Arc::new(config))
     }
