@@ -6,6 +6,7 @@ COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY filters filters
 COPY src src
 COPY conf conf
+COPY docs/openapi.json docs/openapi.json
 # The image's own toolchain: rust-toolchain.toml would download another.
 ENV RUSTUP_TOOLCHAIN=1.95
 RUN cargo build --release --locked --bin portcullis && strip target/release/portcullis

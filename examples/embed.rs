@@ -1,10 +1,11 @@
 //! Portcullis in somebody's own Pingora proxy: `cargo run --example embed -- portcullis.yaml`. Each
 //! hook calls the gate's method of the same name; what is yours goes before, after, or instead.
 
-use std::{any::Any, error::Error, path::Path, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::prelude::{HttpPeer, ProxyHttp, Result, Server, Session, http_proxy_service};
 use pingora::proxy::FailToProxy;
 use portcullis::{api::Api, boot};
@@ -13,26 +14,25 @@ use portcullis_filters::{Ctx, Gate, ListenerPolicy, clock::Clock, surface::Liste
 struct MyProxy(Gate);
 
 type Failure = Box<pingora::Error>;
-type Pause = Option<std::time::Duration>;
 
 #[rustfmt::skip] // a table: one hook a row
 #[async_trait::async_trait]
 impl ProxyHttp for MyProxy {
     type CTX = Ctx;
     fn new_ctx(&self) -> Ctx { self.0.new_ctx() }
-    fn on_connection_reuse(&self, _: &mut Session, c: &mut Ctx, seen: Box<dyn Any + Send + Sync>) { self.0.on_connection_reuse(c, seen); }
-    async fn early_request_filter(&self, s: &mut Session, _: &mut Ctx) -> Result<()> { self.0.early_request_filter(s); Ok(()) }
+    fn init_downstream_modules(&self, modules: &mut HttpModules) { Gate::init_downstream_modules(modules); }
+    async fn early_request_filter(&self, s: &mut Session, c: &mut Ctx) -> Result<()> { self.0.early_request_filter(s, c); Ok(()) }
     async fn request_filter(&self, s: &mut Session, c: &mut Ctx) -> Result<bool> { self.0.request_filter(s, c).await }
     async fn upstream_peer(&self, _: &mut Session, c: &mut Ctx) -> Result<Box<HttpPeer>> { self.0.upstream_peer(c).await }
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, c: &mut Ctx, e: Failure) -> Failure { self.0.fail_to_connect(c, e) }
     async fn upstream_request_filter(&self, _: &mut Session, r: &mut RequestHeader, c: &mut Ctx) -> Result<()> { self.0.upstream_request_filter(r, c) }
     async fn request_body_filter(&self, _: &mut Session, b: &mut Option<Bytes>, end: bool, c: &mut Ctx) -> Result<()> { self.0.request_body_filter(b, end, c); Ok(()) }
     async fn response_filter(&self, s: &mut Session, r: &mut ResponseHeader, c: &mut Ctx) -> Result<()> { self.0.response_filter(s, r, c)?; r.insert_header("via", "1.1 my-proxy") }
-    fn response_body_filter(&self, _: &mut Session, b: &mut Option<Bytes>, end: bool, c: &mut Ctx) -> Result<Pause> { self.0.response_body_filter(b, end, c)?; Ok(None) }
+    fn response_body_filter(&self, _: &mut Session, b: &mut Option<Bytes>, end: bool, c: &mut Ctx) -> Result<Option<std::time::Duration>> { self.0.response_body_filter(b, end, c)?; Ok(None) }
     async fn response_trailer_filter(&self, _: &mut Session, _: &mut http::HeaderMap, c: &mut Ctx) -> Result<Option<Bytes>> { self.0.response_trailer_filter(c) }
     fn error_while_proxy(&self, _: &HttpPeer, _: &mut Session, e: Failure, c: &mut Ctx, reused: bool) -> Failure { self.0.error_while_proxy(c, e, reused) }
     async fn fail_to_proxy(&self, s: &mut Session, e: &pingora::Error, c: &mut Ctx) -> FailToProxy { self.0.fail_to_proxy(s, e, c).await }
-    async fn logging(&self, s: &mut Session, e: Option<&pingora::Error>, c: &mut Ctx) { self.0.logging(s, e, c).await; }
+    async fn logging(&self, _: &mut Session, e: Option<&pingora::Error>, c: &mut Ctx) { self.0.logging(e, c).await; }
 }
 
 /// The proxy on the first address of a configuration.

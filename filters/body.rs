@@ -227,10 +227,10 @@ fn too_large(limits: Limits) -> Denial {
 }
 
 fn broken_off(error: &pingora::Error) -> Denial {
-    match error.etype() {
-        pingora::ErrorType::ReadTimedout => too_slow(),
-        other => stream_broken_off(other),
+    if *error.etype() == pingora::ErrorType::ReadTimedout {
+        return too_slow();
     }
+    stream_broken_off(error.etype())
 }
 
 fn too_slow() -> Denial {

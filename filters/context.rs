@@ -4,18 +4,21 @@
 //! moved from room to room, so that no hook can use what an earlier one has not made.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::answer::Answer;
-use crate::audit::Coverage;
+use crate::audit::{Coverage, Text};
 use crate::authz::Grant;
 use crate::body::Held;
 use crate::clear::Cleared;
+use crate::metrics::{GaugeGuard, Room};
 use crate::quota::{QuotaView, Reservation};
 use crate::snapshot::Snapshot;
+use crate::state::State;
 use crate::surface::{Dialect, Operation};
 use crate::usage::Usage;
 use crate::verdict::Denial;
@@ -26,26 +29,51 @@ pub struct Ctx {
     pub(crate) snapshot: Arc<Snapshot>,
     /// Monotonic nanoseconds at the arrival of the head.
     pub(crate) begun: u64,
+    /// Monotonic nanoseconds at which the last room was left.
+    lap: u64,
     pub(crate) id: Uuid,
     pub(crate) operation: Option<&'static Operation>,
     pub(crate) dialect: Dialect,
     pub(crate) stage: Stage,
     pub(crate) trace: Trace,
-    _open: OpenRequest,
+    pub(crate) state: Arc<State>,
+    /// Whether the audit record is written, or there is nothing to tell.
+    pub(crate) closed: bool,
 }
 
 impl Ctx {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, begun: u64, id: Uuid, open: OpenRequest) -> Self {
+    pub(crate) fn new(state: &Arc<State>, id: Uuid) -> Self {
+        state.open.fetch_add(1, Ordering::SeqCst);
         Self {
-            snapshot,
-            begun,
+            snapshot: state.snapshot(),
+            begun: 0,
+            lap: 0,
             id,
             operation: None,
             dialect: Dialect::OpenAi,
             stage: Stage::Arrived,
             trace: Trace::default(),
-            _open: open,
+            state: Arc::clone(state),
+            // Until a head has come there is no request.
+            closed: true,
         }
+    }
+
+    /// Leaves a room: the time since the last one was left was spent in it.
+    pub(crate) fn leave(&mut self, room: Room) {
+        if self.operation.is_some_and(Operation::is_probe) {
+            return;
+        }
+        let now = self.state.clock.monotonic_ns();
+        let spent = Duration::from_nanos(now.saturating_sub(self.lap));
+        self.lap = now;
+        self.state.metrics.spent(room, spent);
+    }
+
+    /// Begins the clock anew, for a connection that waited for this request.
+    pub(crate) fn begin(&mut self) {
+        self.begun = self.state.clock.monotonic_ns();
+        self.lap = self.begun;
     }
 
     /// The id of the request: in the answer, the audit record and the upstream's log.
@@ -85,6 +113,7 @@ pub(crate) struct Exchange {
     /// Monotonic nanoseconds at which the request went out.
     pub(crate) sent: u64,
     pub(crate) _held: Held,
+    pub(crate) _counted: GaugeGuard,
 }
 
 /// An answer that passes.
@@ -97,6 +126,7 @@ pub(crate) struct Reply {
     pub(crate) tail: Vec<Bytes>,
     /// Why the answer must not go on.
     pub(crate) broken: Option<Denial>,
+    pub(crate) _streaming: Option<GaugeGuard>,
 }
 
 /// What is done with the body of an answer.
@@ -126,6 +156,8 @@ pub(crate) struct Trace {
     pub(crate) denial: Option<Denial>,
     pub(crate) aborted: bool,
     pub(crate) client: Option<std::net::IpAddr>,
+    pub(crate) user_agent: Option<Text>,
+    pub(crate) path: Option<Text>,
     pub(crate) user: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) model: Option<String>,
@@ -142,19 +174,16 @@ pub(crate) struct Trace {
     pub(crate) quota: Option<QuotaView>,
 }
 
-/// Counts a request as open for as long as it lives, so that a drain can wait for it.
-#[derive(Debug)]
-pub(crate) struct OpenRequest(Arc<AtomicUsize>);
-
-impl OpenRequest {
-    pub(crate) fn count(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(counter))
-    }
-}
-
-impl Drop for OpenRequest {
+/// Every request that was begun ends here. One that Pingora has dropped without its last hook, because
+/// the process stops or a filter panicked, is settled and recorded now.
+impl Drop for Ctx {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if !self.closed {
+            if std::thread::panicking() {
+                self.state.metrics.panicked();
+            }
+            crate::gate::abandon(self);
+        }
+        self.state.open.fetch_sub(1, Ordering::SeqCst);
     }
 }

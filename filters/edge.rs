@@ -249,6 +249,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<A> {
         if session.is_http2() {
             return self.inner.process_new_http(session, shutdown).await;
         }
+        let used_before = session.take_connection_user_context().is_some();
         let seen = HeadSeen::default();
         session.set_connection_user_context(Some(Box::new(Arc::clone(&seen))));
         let handled = self.inner.process_new_http(session, shutdown);
@@ -262,8 +263,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<A> {
                 handled.await
             }
         };
-        if !seen.load(Ordering::Relaxed) {
-            // Closed before a head was complete, or answered by Pingora because it did not parse.
+        if !used_before && !seen.load(Ordering::Relaxed) {
+            // Closed before a head was complete, or answered by Pingora because it did not parse. A
+            // connection that was used before may just have ended.
             self.metrics.request_unparsed();
         }
         reused

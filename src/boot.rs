@@ -87,7 +87,7 @@ fn certificates(config: &Config, base: &Path) -> Result<HashMap<String, Certific
 
 /// A problem with something that the configuration names at this key.
 fn unusable(config: &Config, path: &str, error: &dyn fmt::Display) -> BootError {
-    let help = "paths are relative to the folder of the configuration";
+    let help = "look at what the configuration names here; relative paths start at its folder";
     config.source.problem(path, error.to_string(), help.to_owned()).into()
 }
 

@@ -7,6 +7,8 @@ pub mod api;
 pub mod boot;
 pub mod cli;
 pub mod proxy;
+mod reload;
 pub mod server;
 pub mod tls;
 mod upstream_probe;
+mod upstream_watch;

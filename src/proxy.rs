@@ -34,20 +34,29 @@ impl ProxyHttp for Proxy {
         self.gate.new_ctx()
     }
 
-    /// Pingora's default adds compression, which would hold streams back.
-    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        Gate::init_downstream_modules(modules);
+    }
 
     fn on_connection_reuse(
         &self,
         _: &mut Session,
-        ctx: &mut Ctx,
+        _: &mut Ctx,
         context: Box<dyn Any + Send + Sync>,
     ) {
-        self.gate.on_connection_reuse(ctx, context);
+        self.gate.on_connection_reuse(context);
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Ctx) -> Result<()> {
-        self.gate.early_request_filter(session);
+    fn persist_connection_context(
+        &self,
+        _: &Session,
+        _: &Ctx,
+    ) -> Option<Box<dyn Any + Send + Sync>> {
+        Some(self.gate.persist_connection_context())
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        self.gate.early_request_filter(session, ctx);
         Ok(())
     }
 
@@ -137,8 +146,8 @@ impl ProxyHttp for Proxy {
         self.gate.fail_to_proxy(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        self.gate.logging(session, error, ctx).await;
+    async fn logging(&self, _: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        self.gate.logging(error, ctx).await;
     }
 
     /// What Pingora's own log lines say of a request: no path, which may hold what a caller typed.

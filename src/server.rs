@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use pingora::apps::HttpServerApp;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
-use pingora::services::background::{BackgroundService, background_service};
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use portcullis_filters::clock::Clock;
 use portcullis_filters::config::{Config, Limits};
@@ -23,7 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::Api;
 use crate::boot::{self, BootError, Loaded};
 use crate::proxy::Proxy;
+use crate::reload::Reload;
 use crate::tls::Certificate;
+use crate::upstream_watch::UpstreamWatch;
 
 /// How often a drain looks whether the last request has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
@@ -74,8 +76,9 @@ pub fn serve(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), BootError>
     add_listeners(&mut server, &state, &config, &certificates, &conf)?;
     server.add_service(background_service(
         "reload",
-        Reload { path: path.to_owned(), state: Arc::clone(&state), certificates },
+        Reload::new(path, &state, certificates, config.clone()),
     ));
+    server.add_service(background_service("upstreams", UpstreamWatch::new(&state)));
     for listener in &config.listeners {
         tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
     }
@@ -165,60 +168,6 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
 
 fn other(error: impl std::fmt::Display) -> BootError {
     BootError::Other(error.to_string())
-}
-
-/// Puts a changed configuration in force on SIGHUP.
-struct Reload {
-    path: PathBuf,
-    state: Arc<State>,
-    certificates: HashMap<String, Certificate>,
-}
-
-#[async_trait]
-impl BackgroundService for Reload {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-            tracing::error!("SIGHUP cannot be watched: the configuration will not be reloaded");
-            return;
-        };
-        loop {
-            tokio::select! {
-                received = hangups.recv() => if received.is_some() { self.reload().await } else { return },
-                _ = shutdown.changed() => return,
-            }
-        }
-    }
-}
-
-impl Reload {
-    /// Everything is read and compiled before anything is swapped: a file with a mistake in it
-    /// leaves the old configuration and certificates in force.
-    async fn reload(&self) {
-        let (path, clock) = (self.path.clone(), self.state.clock().clone());
-        let loaded = tokio::task::spawn_blocking(move || boot::load(&path, &clock)).await;
-        let result = match loaded {
-            Ok(loaded) => loaded.map(|loaded| self.swap(loaded)),
-            Err(error) => Err(other(error)),
-        };
-        self.state.metrics().config_reloaded(result.is_ok());
-        crate::api::record_reload(&self.state, result.as_ref().err());
-        match result {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => {
-                tracing::error!("configuration not reloaded, the old one stays:\n{error}")
-            }
-        }
-    }
-
-    fn swap(&self, loaded: Loaded) {
-        for (name, fresh) in &loaded.certificates {
-            if let Some(served) = self.certificates.get(name) {
-                served.replace(fresh);
-            }
-        }
-        self.state.metrics().set_names(loaded.snapshot.names());
-        self.state.swap(loaded.snapshot);
-    }
 }
 
 /// Ends the process: at once on SIGINT, on SIGTERM after the open requests.

@@ -2,6 +2,7 @@
 //! would panic, and only TLS 1.3 is spoken.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -118,6 +119,10 @@ fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     if certs.is_empty() {
         return Err(wrong(chain, &"there is no certificate in it"));
     }
+    let mode = std::fs::metadata(key).map_err(|e| wrong(key, &e))?.permissions().mode();
+    if mode & 0o007 != 0 {
+        return Err(wrong(key, &"everybody can read this key; run: chmod 600"));
+    }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
     let provider = rustls::crypto::ring::default_provider();
     let signing = provider.key_provider.load_private_key(private).map_err(|e| wrong(key, &e))?;
@@ -141,6 +146,7 @@ mod tests {
         let check = |cert: &str, private: &str, expected: Option<&str>| {
             std::fs::write(&chain, cert).unwrap();
             std::fs::write(&key, private).unwrap();
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
             let error = Certificate::load(&chain, &key).err().map(|e| e.to_string());
             match (expected, error) {
                 (None, None) => {}
@@ -154,5 +160,7 @@ mod tests {
         check("-----BEGIN CERTIFICATE-----\nAAAA", &good, Some("c.pem: "));
         check(&cert, "", Some("k.pem: "));
         check(&cert, &other.serialize_pem(), Some("it is not the key of"));
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Certificate::load(&chain, &key).unwrap_err().to_string().contains("chmod 600"));
     }
 }

@@ -1,9 +1,13 @@
 //! The gate: one short method for each of Pingora's hooks. Only this module knows the order of the
 //! rooms; anyone's own `ProxyHttp` becomes a Portcullis by calling these methods from its hooks.
 
+mod empty;
 mod record;
 mod relay;
+mod settle;
 mod write;
+
+pub(crate) use settle::abandon;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,19 +15,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use uuid::Uuid;
 
 use crate::answer::{Expect, ModelFilter};
+use crate::audit::Text;
 use crate::authn::{self, Identity};
 use crate::authz::{self, Grant};
 use crate::body::{self, Held};
 use crate::clear;
-use crate::context::{Ctx, Exchange, OpenRequest, Relay, Stage};
+use crate::context::{Ctx, Exchange, Stage};
 use crate::edge::{self, Admitted, Head, HeadSeen};
 use crate::forward::{self, Outgoing};
+use crate::metrics::Room;
 use crate::own::{OwnApi, OwnCall, OwnOutcome};
 use crate::peer;
 use crate::prompt::Prompt;
@@ -80,25 +87,36 @@ impl Gate {
     /// For `new_ctx`.
     #[must_use]
     pub fn new_ctx(&self) -> Ctx {
-        let begun = self.state.clock.monotonic_ns();
-        let open = OpenRequest::count(&self.state.open);
-        Ctx::new(self.state.snapshot(), begun, Uuid::now_v7(), open)
+        Ctx::new(&self.state, Uuid::now_v7())
+    }
+
+    /// For `init_downstream_modules`. Pingora's default adds compression, which would hold streams
+    /// back.
+    pub fn init_downstream_modules(modules: &mut HttpModules) {
+        modules.add_module(Box::new(empty::Builder));
     }
 
     /// For `on_connection_reuse`: takes note that the head has arrived, see [`edge::Edge`].
-    pub fn on_connection_reuse(
-        &self,
-        ctx: &mut Ctx,
-        context: Box<dyn std::any::Any + Send + Sync>,
-    ) {
+    pub fn on_connection_reuse(&self, context: Box<dyn std::any::Any + Send + Sync>) {
         if let Ok(seen) = context.downcast::<HeadSeen>() {
             seen.store(true, Ordering::Relaxed);
         }
-        ctx.begun = self.state.clock.monotonic_ns();
+    }
+
+    /// For `persist_connection_context`: marks a connection that has carried a request before.
+    #[must_use]
+    pub fn persist_connection_context(&self) -> Box<dyn std::any::Any + Send + Sync> {
+        Box::new(HeadSeen::default())
     }
 
     /// For `early_request_filter`: bounds what Pingora leaves unlimited.
-    pub fn early_request_filter(&self, session: &mut Session) {
+    pub fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) {
+        ctx.begin();
+        let request = session.req_header();
+        let agent = request.headers.get(http::header::USER_AGENT);
+        ctx.trace.user_agent = agent.map(|value| Text::from_bytes(value.as_bytes()));
+        ctx.trace.path = Some(Text::path(request.uri.path()));
+        ctx.closed = false;
         session.set_read_timeout(Some(self.policy.body_timeout));
         session.set_write_timeout(Some(WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
@@ -134,12 +152,16 @@ impl Gate {
         ctx: &mut Ctx,
     ) -> Result<Option<crate::own::OwnAnswer>, Denial> {
         let admitted = self.admit(session, ctx)?;
+        ctx.leave(Room::Edge);
         let (operation, model) = self.recognise(session, ctx)?;
+        ctx.leave(Room::Surface);
         let identity = self.identify(session, ctx, operation)?;
         if let Some(identity) = &identity {
             authz::permit(identity, operation)?;
         }
+        ctx.leave(Room::Authn);
         let (bytes, held) = self.collect(session, ctx, operation).await?;
+        ctx.leave(Room::Body);
         ctx.trace.input_length = Some(bytes.len() as u64);
         match (operation.target, identity) {
             (Target::Own(op), identity) => {
@@ -186,7 +208,7 @@ impl Gate {
         ctx.operation = Some(operation);
         ctx.dialect = operation.dialect;
         edge::check_query(request.uri.query())?;
-        if operation.access != Access::Open {
+        if !operation.is_probe() {
             if self.state.is_draining() {
                 return Err(Denial::new(Reason::Draining, "the gateway is shutting down")
                     .retry_after(Duration::from_secs(1))
@@ -275,13 +297,16 @@ impl Gate {
         let mut prompt = Prompt::parse(operation, bytes, ctx.snapshot.caps())?;
         ctx.trace.model = Some(prompt.model().to_owned());
         ctx.trace.prompt_digest = Some(ctx.snapshot.digest(prompt.pieces()));
+        ctx.leave(Room::Prompt);
         let grant = authz::grant(&ctx.snapshot, identity, &mut prompt)?;
         note_grant(ctx, &grant);
         check_route_limit(&grant, bytes.len())?;
+        ctx.leave(Room::Authz);
         let prompt_estimate =
             estimate_prompt_tokens(prompt.pieces().iter().map(|piece| piece.text.as_str()));
         let estimate = estimate(&grant, &prompt, prompt_estimate);
         let reservation = self.reserve(ctx, identity, estimate).await?;
+        ctx.leave(Room::Quota);
         let streams = prompt.streams();
         let strip_usage = streams && operation.reports_usage_on_request() && !prompt.wants_usage();
         if strip_usage {
@@ -292,6 +317,7 @@ impl Gate {
         let outcome = clear::clear(ctx.snapshot.scanner(), policy, on_error, prompt).await;
         ctx.trace.report = outcome.report;
         ctx.trace.input = outcome.coverage;
+        ctx.leave(Room::Scan);
         let cleared = outcome.result?;
         ctx.stage = Stage::Cleared(Box::new(Exchange {
             path: operation.path.to_owned(),
@@ -304,6 +330,7 @@ impl Gate {
             attempts: 0,
             sent: 0,
             _held: held,
+            _counted: self.state.metrics.reservation_open(),
         }));
         Ok(())
     }
@@ -331,6 +358,7 @@ impl Gate {
             attempts: 0,
             sent: 0,
             _held: Held::default(),
+            _counted: self.state.metrics.reservation_open(),
         }));
         Ok(())
     }
@@ -509,40 +537,12 @@ impl Gate {
     }
 
     /// For `logging`: settles the reservation and writes the one audit record.
-    pub async fn logging(&self, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-        self.settle(error, ctx).await;
-        record::finish(self, session, ctx);
-    }
-
-    /// Charges what was used. An exchange that never reached the upstream, or that the upstream
-    /// refused, costs nothing; one that the client left is charged for what was done until then.
-    async fn settle(&self, error: Option<&Error>, ctx: &mut Ctx) {
+    pub async fn logging(&self, error: Option<&Error>, ctx: &mut Ctx) {
         let left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
-        let now = self.state.clock.monotonic_ns();
-        match std::mem::replace(&mut ctx.stage, Stage::Answered) {
-            Stage::Answering(exchange, reply) => {
-                let gpus = exchange.grant.route().upstream().gpus;
-                let wall = Duration::from_nanos(now.saturating_sub(exchange.sent));
-                ctx.trace.aborted = left && reply.broken.is_none();
-                if let Relay::Answer(answer) = &reply.relay {
-                    let usage = answer.usage(exchange.prompt_estimate, wall, gpus);
-                    ctx.trace.usage = Some(usage);
-                    exchange.reservation.settle(charge(&usage)).await;
-                }
-            }
-            Stage::Cleared(exchange) => {
-                ctx.trace.aborted = left;
-                if left && exchange.sent > 0 {
-                    let gpus = exchange.grant.route().upstream().gpus;
-                    let wall = Duration::from_nanos(now.saturating_sub(exchange.sent));
-                    let usage = abandoned(exchange.prompt_estimate, wall, gpus);
-                    ctx.trace.usage = Some(usage);
-                    exchange.reservation.settle(charge(&usage)).await;
-                }
-            }
-            Stage::Arrived => ctx.trace.aborted = ctx.trace.denial.is_none(),
-            Stage::Answered => {}
+        if let Some((reservation, charge)) = settle::due(ctx, left) {
+            reservation.settle(charge).await;
         }
+        record::finish(ctx);
     }
 
     /// What the answer to an exchange is expected to be.
@@ -590,20 +590,6 @@ fn estimate(grant: &Grant, prompt: &Prompt, prompt_tokens: u64) -> Charge {
     Charge {
         tokens: prompt_tokens.saturating_add(completion),
         gpu_ms: GpuSpeed::default().estimate_gpu_ms(prompt_tokens, completion),
-    }
-}
-
-fn charge(usage: &crate::usage::Usage) -> Charge {
-    Charge { tokens: usage.total_tokens(), gpu_ms: usage.gpu_millis() }
-}
-
-/// The client left before the answer began: the prompt was read, as far as anyone can tell.
-fn abandoned(prompt_tokens: u64, wall: Duration, gpus: f64) -> crate::usage::Usage {
-    crate::usage::Usage {
-        prompt_tokens,
-        completion_tokens: 0,
-        gpu_seconds: wall.as_secs_f64() * gpus,
-        estimated: true,
     }
 }
 

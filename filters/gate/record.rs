@@ -1,8 +1,5 @@
 //! The audit record and the metrics of a request, from the same trace.
 
-use pingora::proxy::Session;
-
-use super::Gate;
 use crate::audit::{
     AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status, Text, Usage,
 };
@@ -12,48 +9,35 @@ use crate::surface::{OwnOp, Target};
 use crate::verdict::Reason;
 
 /// Writes the one record of a request.
-pub(super) fn finish(gate: &Gate, session: &Session, ctx: &mut Ctx) {
-    let record = record(gate, session, ctx);
+pub(super) fn finish(ctx: &mut Ctx) {
+    ctx.closed = true;
+    let record = record(ctx);
     let endpoint = ctx.operation.map_or("none", |operation| operation.id);
-    gate.state.metrics.observe(&record, endpoint, ctx.trace.status);
+    ctx.state.metrics.observe(&record, endpoint, ctx.trace.status);
     if is_audited(ctx) {
-        gate.state.audit.record(record);
+        ctx.state.audit.record(record);
     }
 }
 
-/// Probes of orchestrators and scrapers, several a second for ever, tell an auditor nothing; they
-/// are counted in the metrics. One that is refused is recorded.
+/// Probes tell an auditor nothing; they are counted in the metrics. One that is refused is recorded.
 fn is_audited(ctx: &Ctx) -> bool {
-    let probe = ctx.operation.is_some_and(|operation| {
-        matches!(
-            operation.target,
-            Target::Own(
-                OwnOp::Live
-                    | OwnOp::Ready
-                    | OwnOp::Health
-                    | OwnOp::Metrics
-                    | OwnOp::Jwks
-                    | OwnOp::OpenApi
-            )
-        )
-    });
+    let probe = ctx.operation.is_some_and(crate::surface::Operation::is_probe);
     !probe || ctx.trace.denial.is_some()
 }
 
-fn record(gate: &Gate, session: &Session, ctx: &Ctx) -> AuditRecord {
+fn record(ctx: &mut Ctx) -> AuditRecord {
+    let (user_agent, path) = (ctx.trace.user_agent.take(), ctx.trace.path.take());
     let trace = &ctx.trace;
-    let clock = &gate.state.clock;
+    let clock = &ctx.state.clock;
     let mut record = AuditRecord::new(clock, operation(ctx), status(trace));
-    let request = session.req_header();
     let text = |value: &Option<String>| value.as_deref().map(Text::new);
     record.reason = trace.denial.as_ref().map(|denial| denial.reason().code());
     record.request_id = Some(Text::new(&ctx.id.to_string()));
     record.user_id = text(&trace.user);
     record.key_id = text(&trace.key);
     record.client_ip = trace.client;
-    record.user_agent =
-        request.headers.get(http::header::USER_AGENT).map(|v| Text::from_bytes(v.as_bytes()));
-    record.endpoint = Some(Text::path(request.uri.path()));
+    record.user_agent = user_agent;
+    record.endpoint = path;
     record.model = text(&trace.model);
     record.upstream = text(&trace.upstream);
     record.latency_ms = Some(clock.monotonic_ns().saturating_sub(ctx.begun) / 1_000_000);

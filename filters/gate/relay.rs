@@ -58,7 +58,8 @@ pub(super) fn begin(
     }
     gate.decorate(response, ctx)?;
     ctx.trace.status = response.status.as_u16();
-    let reply = Reply { relay, produced: 0, tail: Vec::new(), broken: None };
+    let streaming = exchange.streams.then(|| gate.state.metrics.stream_open());
+    let reply = Reply { relay, produced: 0, tail: Vec::new(), broken: None, _streaming: streaming };
     ctx.stage = Stage::Answering(exchange, Box::new(reply));
     Ok(())
 }
@@ -69,13 +70,13 @@ fn relay_of(
     head_only: bool,
     ctx: &Ctx,
 ) -> Result<Relay, Denial> {
-    if !response.status.is_success() {
-        let denial = upstream_status(response);
-        // Without a body no body filter is called in which the denial could be told.
-        if !head_only && has_no_body(response) {
-            return Err(denial);
-        }
-        return Ok(Relay::Error { denial, collected: Vec::new() });
+    let failed = !response.status.is_success();
+    // Without a body no body filter is called, in which the error could be told.
+    if !head_only && has_no_body(response) {
+        return Err(if failed { upstream_status(response) } else { no_content() });
+    }
+    if failed {
+        return Ok(Relay::Error { denial: upstream_status(response), collected: Vec::new() });
     }
     let expect = ctx.operation.and_then(|operation| Gate::expect(exchange, operation));
     let expect = expect.ok_or_else(|| Denial::new(Reason::Internal, "no answer is expected"))?;
@@ -86,6 +87,10 @@ fn relay_of(
         return Ok(Relay::Nothing);
     }
     Ok(Relay::Answer(Box::new(Answer::new(expect, framing))))
+}
+
+fn no_content() -> Denial {
+    Denial::new(Reason::UpstreamUnavailable, "The upstream gave an empty answer.")
 }
 
 fn has_no_body(response: &ResponseHeader) -> bool {
@@ -308,7 +313,7 @@ fn denial_of(error: &Error) -> Denial {
 const STOPPED: ErrorType = ErrorType::Custom("AnswerStopped");
 
 /// Marked as the client's side, so that Pingora cancels the upstream's HTTP/2 stream.
-fn stopped(why: &'static str) -> Box<Error> {
+pub(super) fn stopped(why: &'static str) -> Box<Error> {
     Error::explain(STOPPED, why).into_down()
 }
 

@@ -151,6 +151,23 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether it is asked by orchestrators and scrapers, all the time: it answers also while the
+    /// gateway drains or cannot record, and leaves no record unless it is refused.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        matches!(
+            self.target,
+            Target::Own(
+                OwnOp::Live
+                    | OwnOp::Ready
+                    | OwnOp::Health
+                    | OwnOp::Metrics
+                    | OwnOp::Jwks
+                    | OwnOp::OpenApi
+            )
+        )
+    }
+
     /// Whether a JSON body is part of the request.
     #[must_use]
     pub fn takes_body(&self) -> bool {

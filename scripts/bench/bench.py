@@ -90,6 +90,7 @@ def arguments():
     option("--rounds", type=int, default=3)
     option("--secs", type=float, default=5)
     option("--warm", type=float, default=2)
+    option("--built", action="store_true", help="take the programs as they are in the target directory")
     option("--out", type=Path, help="keep the records, one JSON object a line")
     args = parser.parse_args()
     args.peers, args.tests = args.peers.split(","), args.tests.split(",")
@@ -106,6 +107,8 @@ def arguments():
 
 
 def build(args):
+    if args.built:
+        return
     environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
     subprocess.run(["cargo", "build", "--release", "--locked"], cwd=HERE, env=environment, check=True)
     if "portcullis" in args.peers and not args.gateway:

@@ -11,13 +11,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the admin listener
+    /// Address or URL of the admin listener
     #[arg(default_value = "127.0.0.1:8081")]
     address: String,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let alive = ask(&args.address);
+    let address = args.address.strip_prefix("http://").unwrap_or(&args.address);
+    let address = address.split('/').next().unwrap_or_default();
+    let alive = ask(address);
     match &alive {
         Ok(status) => out::line(status)?,
         Err(error) => out::error(&format!("{}: {error}", args.address)),

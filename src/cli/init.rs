@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +21,16 @@ pub(super) struct Args {
     /// The model server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:11434")]
     upstream: String,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Serve that address without TLS although it is not loopback: behind a TLS edge, or in a
+    /// container whose port is published on loopback only
+    #[arg(long)]
+    allow_plaintext: bool,
+    /// The audit trail; a relative path starts from the folder
+    #[arg(long, value_name = "FILE", default_value = "audit.jsonl")]
+    audit_file: PathBuf,
     /// What the model server speaks
     #[arg(long, value_enum, default_value = "ollama")]
     kind: KindName,
@@ -38,8 +49,10 @@ enum KindName {
 
 /// What a new configuration is filled in with.
 pub(super) struct Plan<'a> {
-    pub(super) listen: &'a str,
-    pub(super) admin: &'a str,
+    pub(super) listen: SocketAddr,
+    pub(super) allow_plaintext: bool,
+    pub(super) admin: SocketAddr,
+    pub(super) audit_file: &'a Path,
     pub(super) upstream: &'a Endpoint,
     pub(super) kind: UpstreamKind,
     pub(super) owner: &'a str,
@@ -55,8 +68,10 @@ pub(super) fn run(args: &Args) -> Outcome {
     let password = out::new_password()?;
     let hash = password::hash(&password, Profile::Owasp)?;
     let plan = Plan {
-        listen: "127.0.0.1:8080",
-        admin: "127.0.0.1:8081",
+        listen: args.listen,
+        allow_plaintext: args.allow_plaintext,
+        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+        audit_file: &args.audit_file,
         upstream: &upstream,
         kind: match args.kind {
             KindName::Ollama => UpstreamKind::Ollama,
@@ -104,7 +119,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn text(plan: &Plan<'_>) -> String {
-    let Plan { listen, admin, upstream, kind, owner, keys } = plan;
+    let Plan { listen, allow_plaintext, admin, audit_file, upstream, kind, owner, keys } = plan;
+    let audit_file = audit_file.display();
     let kind = match kind {
         UpstreamKind::Ollama => "ollama",
         UpstreamKind::Openai => "openai",
@@ -118,11 +134,12 @@ version: 1
 
 listeners:
   - name: public
-    address: {listen}     # for other machines: 0.0.0.0:8443, and tls below
+    address: \"{listen}\"     # for other machines: 0.0.0.0:8443, and tls below
+    allow_plaintext: {allow_plaintext}
     # tls: {{cert_file: fullchain.pem, key_file: key.pem}}
 
 admin:
-  address: {admin}
+  address: \"{admin}\"
 
 secrets:
   signing_key: {{file: signing.pem}}
@@ -142,7 +159,7 @@ auth:
   api_keys:{keys}
 
 audit:
-  file: audit.jsonl
+  file: {audit_file}
 "
     )
 }

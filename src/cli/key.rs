@@ -44,6 +44,9 @@ pub(super) struct Create {
 pub(super) fn run(command: &Command) -> Outcome {
     let Command::Create(args) = command;
     let config = config::load(&args.config)?;
+    if !config.auth.users.iter().any(|user| user.name == args.user) {
+        return Err(format!("there is no user {} in {}", args.user, args.config.display()).into());
+    }
     let base = args.config.parent().map(PathBuf::from).unwrap_or_default();
     let secrets = config.resolve_secrets(&base, &|name| std::env::var(name).ok())?;
     let pepper = secrets.key_pepper.ok_or("the configuration has no secrets.key_pepper")?;

@@ -51,7 +51,7 @@ fn list(scanner: &Scanner, as_json: bool) -> Outcome {
         if as_json {
             out::line(&json!({
                 "id": &**rule.id(), "kind": rule.kind().as_str(), "type": &**rule.type_name(),
-                "severity": rule.severity(), "languages": rule.languages(), "why": rule.why(),
+                "severity": (f64::from(rule.severity()) * 1000.0).round() / 1000.0, "languages": rule.languages(), "why": rule.why(),
             }))?;
         } else {
             let (id, kind) = (rule.id(), rule.kind().as_str());

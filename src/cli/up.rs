@@ -101,9 +101,17 @@ fn prepare(
     if let Some(made) = &made {
         std::fs::write(&entry_file, entry(made))?;
     }
-    let (listen, admin) = (args.listen.to_string(), args.admin.to_string());
     let keys = std::fs::read_to_string(&entry_file)?;
-    let plan = Plan { listen: &listen, admin: &admin, upstream, kind, owner: OWNER, keys };
+    let plan = Plan {
+        listen: args.listen,
+        allow_plaintext: false,
+        admin: args.admin,
+        audit_file: Path::new("audit.jsonl"),
+        upstream,
+        kind,
+        owner: OWNER,
+        keys,
+    };
     init::write_config(dir, &plan)?;
     Ok(made.map(|made| made.key))
 }

@@ -106,13 +106,9 @@ const METRICS: &[(&str, &str)] = &[
 async fn every_promised_metric_is_there() {
     let mock = Mock::start();
     let folder = Folder::new(&mock.url);
-    folder.edit("role: user, password_hash: {file: alice.hash}}\n    - {name: bob", MEANWHILE);
+    folder.edit("name: alice, role: user", "name: alice, role: read_only");
     folder.add("roles: {read_only: {scopes: ['llm:*'], models: ['*'], quota: one}}\n");
-    let one = "  one: {requests_per_minute: 1, burst: 1}\n";
-    folder.edit(
-        "quotas: {default: {requests_per_minute: 1000000, burst: 100000, concurrent: 1000}}\n",
-        &format!("quotas:\n  default: {{}}\n{one}"),
-    );
+    folder.edit("quotas: {", "quotas: {one: {requests_per_minute: 1, burst: 1}, ");
     let gateway = Gateway::serve(&folder).await;
     // One of each: a stream with an address to redact, a wrong key, one too many, a reload.
     let mut body = question(QUICK, true);
@@ -152,9 +148,6 @@ async fn gauges_follow_an_open_stream() {
         assert!(rooms.contains(&sample), "{sample}");
     }
 }
-
-/// Makes `alice` a `read_only`, whose quota is one request.
-const MEANWHILE: &str = "role: read_only, password_hash: {file: alice.hash}}\n    - {name: bob";
 
 /// Whether there is a sample of this metric with these labels.
 fn is_shown(text: &str, name: &str, labels: &str) -> bool {

@@ -25,7 +25,7 @@ fn request(gateway: &Gateway, line: &str, fields: &[&str], body: &str) -> Vec<u8
     .into_bytes()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn framing_that_can_be_read_in_two_ways_is_refused() {
     let upstream = model().await;
     let limits = "header_timeout: 1s, body_timeout: 1s";
@@ -85,7 +85,7 @@ async fn framing_that_can_be_read_in_two_ways_is_refused() {
     assert_eq!(upstream.connections(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn equal_lengths_are_one_length() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -99,7 +99,7 @@ async fn equal_lengths_are_one_length() {
     assert_eq!(upstream.seen().len(), usize::from(answer.status == 200));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn heads_that_name_more_than_a_path_are_refused() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -125,7 +125,7 @@ async fn heads_that_name_more_than_a_path_are_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_head_has_a_largest_size() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).limits("max_header_bytes: 1KiB").start().await;
@@ -138,7 +138,7 @@ async fn a_head_has_a_largest_size() {
     assert_eq!(upstream.seen().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn connections_have_a_cap() {
     let upstream = Upstream::json(json!({ "object": "list", "data": [] })).await;
     let gateway = Plan::to(&upstream).limits("max_connections: 1").start().await;
@@ -159,7 +159,7 @@ async fn connections_have_a_cap() {
     within("room for a connection", again).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_head_has_a_deadline() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).limits("header_timeout: 1s").start().await;
@@ -192,7 +192,7 @@ async fn a_head_has_a_deadline() {
     assert_eq!(upstream.connections(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_deadline_for_heads_does_not_end_a_long_request() {
     let upstream = Upstream::start(|talk| async move {
         tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -205,7 +205,7 @@ async fn a_deadline_for_heads_does_not_end_a_long_request() {
     assert_eq!(Connection::open(&gateway).await.ask(&request).await.status, 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn requests_that_do_not_parse_are_counted() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;

@@ -19,7 +19,7 @@ async fn model() -> Upstream {
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn every_spelling_of_a_model_is_one_model() {
     let upstream = model().await;
     let gateway =
@@ -54,7 +54,7 @@ async fn every_spelling_of_a_model_is_one_model() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_declared_spelling_reaches_the_upstream() {
     let upstream = model().await;
     let blocks =
@@ -64,7 +64,7 @@ async fn a_declared_spelling_reaches_the_upstream() {
     assert_eq!(upstream.only().json()["model"], "Qwen/Qwen2.5-7B");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn lists_show_what_the_caller_may_use() {
     let upstream = Upstream::start(|talk| async move {
         let entries = |name: &str| {
@@ -94,7 +94,7 @@ async fn lists_show_what_the_caller_may_use() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn one_model_is_shown_if_it_may_be_used() {
     let upstream = Upstream::json(json!({ "id": "phi", "object": "model" })).await;
     let gateway = Plan::to(&upstream).rights("scopes: ['*'], models: [phi]").start().await;
@@ -105,7 +105,7 @@ async fn one_model_is_shown_if_it_may_be_used() {
     assert_eq!(upstream.seen().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn generated_tokens_are_always_capped() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).with("caps: {max_tokens: 100}").start().await;
@@ -147,7 +147,7 @@ async fn generated_tokens_are_always_capped() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_multiplies_cost_is_bounded() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -175,7 +175,7 @@ fn merged(mut body: Value, extra: Value) -> Value {
     body
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn nothing_of_the_clients_head_reaches_the_upstream() {
     let upstream = model().await;
     let blocks = format!(
@@ -206,11 +206,11 @@ async fn nothing_of_the_clients_head_reaches_the_upstream() {
         ("Traceparent", "00-CANARY"),
         ("OpenAI-Organization", "CANARY"),
         ("TE", "trailers"),
-        ("Keep-Alive", "timeout=77"),
+        ("Keep-Alive", "timeout=CANARY"),
         ("Connection", "keep-alive, Authorization"),
         ("Range", "bytes=0-1"),
         ("If-None-Match", "CANARY"),
-        ("Cache-Control", "max-age=77"),
+        ("Cache-Control", "max-age=CANARY"),
     ];
     let head = strange
         .iter()
@@ -236,7 +236,9 @@ async fn nothing_of_the_clients_head_reaches_the_upstream() {
         ]
     );
     let all = format!("{seen:?}");
-    assert!(!all.contains("CANARY") && !all.contains("77") && !all.contains(&gateway.key), "{all}");
+    for secret in ["CANARY", "203.0.113.77", gateway.key.as_str()] {
+        assert!(!all.contains(secret), "{all}");
+    }
     assert_eq!(seen.field("authorization"), Some("Bearer provider-secret-1234567890"));
     assert_eq!(seen.field("host"), Some(upstream.authority().as_str()));
     assert_eq!(seen.field("accept-encoding"), Some("identity"));
@@ -246,7 +248,7 @@ async fn nothing_of_the_clients_head_reaches_the_upstream() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_upstream_sees_only_what_was_serialised_again() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -262,7 +264,7 @@ async fn the_upstream_sees_only_what_was_serialised_again() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn personal_data_is_redacted_on_its_way() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -273,7 +275,7 @@ async fn personal_data_is_redacted_on_its_way() {
     assert_eq!(gateway.record().await["findings"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_answers_head_is_the_gateways() {
     let upstream = Upstream::raw(
         "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nX-Powered-By: CANARY\r\nVia: CANARY\r\n\
@@ -314,7 +316,7 @@ routes:
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_model_chooses_the_upstream() {
     let (ollama, openai) = (model().await, model().await);
     let gateway = two_upstreams(&ollama, &openai).await;
@@ -334,7 +336,7 @@ async fn the_model_chooses_the_upstream() {
     assert_eq!(upstreams, [&json!("openai"), &json!("ollama"), &Value::Null, &Value::Null]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn scopes_are_needed() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).rights("scopes: ['models:read']").start().await;
@@ -357,7 +359,7 @@ async fn ask_with(gateway: &Gateway, path: &str, fields: &[(&str, &str)], body: 
     Connection::open(gateway).await.ask(request.as_bytes()).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_login_leads_to_a_scoped_token_that_can_do_less() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -389,7 +391,7 @@ async fn a_login_leads_to_a_scoped_token_that_can_do_less() {
     assert_eq!(upstream.seen().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn exactly_one_credential_counts() {
     let upstream = model().await;
     let gateway = Plan::to(&upstream).start().await;

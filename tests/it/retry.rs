@@ -45,7 +45,7 @@ fn whole(upstream: &Upstream, body: &[u8]) {
     assert!(seen["messages"] == sent["messages"], "the body changed on its way");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_refused_connection_is_tried_at_the_next_place() {
     let upstream = model().await;
     let gateway = places(&nowhere(), &upstream.url()).start().await;
@@ -57,7 +57,7 @@ async fn a_refused_connection_is_tried_at_the_next_place() {
     assert_eq!(upstream.seen().len(), 9);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_connection_closed_without_an_answer_is_tried_at_the_next_place() {
     let (first, second) = (mute().await, model().await);
     let gateway = places(&first.url(), &second.url()).start().await;
@@ -71,7 +71,7 @@ async fn a_connection_closed_without_an_answer_is_tried_at_the_next_place() {
     gateway.settled(9).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn requests_on_http2_are_tried_again_whole() {
     let (first, second) = (mute().await, model().await);
     let gateway = places(&first.url(), &second.url()).tls(Authority::new()).start().await;
@@ -84,7 +84,7 @@ async fn requests_on_http2_are_tried_again_whole() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn where_nobody_answers_the_client_is_told() {
     let gateway = places(&nowhere(), &nowhere()).start().await;
     let answer = post(&gateway, "/v1/chat/completions", &chat("phi", "hello")).await;
@@ -93,7 +93,7 @@ async fn where_nobody_answers_the_client_is_told() {
     assert_eq!(gateway.record().await["status"], "failure");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_only_place_is_not_asked_twice() {
     let upstream = mute().await;
     let gateway = Plan::to(&upstream).start().await;
@@ -102,7 +102,7 @@ async fn the_only_place_is_not_asked_twice() {
     assert_eq!(upstream.seen().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_answer_is_final_even_if_it_is_an_error() {
     let first = Upstream::raw("HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n").await;
     let second = model().await;
@@ -112,7 +112,7 @@ async fn an_answer_is_final_even_if_it_is_an_error() {
     assert_eq!((first.seen().len(), second.connections()), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn half_an_answer_is_not_tried_again() {
     let first = Upstream::start(|talk| async {
         let half =
@@ -131,7 +131,7 @@ async fn half_an_answer_is_not_tried_again() {
     assert_eq!(gateway.record().await["status"], "failure");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pooled_connection_that_was_closed_is_replaced() {
     let turns = Arc::new(AtomicUsize::new(0));
     let upstream = Upstream::start(move |talk| {
@@ -154,7 +154,7 @@ async fn a_pooled_connection_that_was_closed_is_replaced() {
     gateway.settled(2).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_answer_may_come_before_the_body_is_read() {
     let upstream =
         Upstream::hasty(|talk| async move { talk.json(200, &chat_answer(3, 2)).await }).await;

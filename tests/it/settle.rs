@@ -42,7 +42,7 @@ async fn held() -> (Upstream, Arc<Semaphore>) {
     (upstream, go)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn every_ending_has_its_record() {
     let upstream = Upstream::start(|talk| async move {
         match talk.seen.json()["messages"][0]["content"].as_str() {
@@ -94,7 +94,7 @@ async fn every_ending_has_its_record() {
     assert!((7..60).contains(&charged), "{charged}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_refused_credential_has_its_record() {
     let upstream = Upstream::json(chat_answer(3, 2)).await;
     let gateway = Plan::to(&upstream).start().await;
@@ -112,7 +112,7 @@ async fn a_refused_credential_has_its_record() {
     assert!(!record.to_string().contains("CANARY"), "{record}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_was_reported_is_charged_once() {
     let upstream = Upstream::json(chat_answer(30, 12)).await;
     let gateway = Plan::to(&upstream).quota(COUNTED).start().await;
@@ -123,7 +123,7 @@ async fn what_was_reported_is_charged_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_retry_is_charged_once() {
     let mute = Upstream::start(|_| async { None }).await;
     let upstream = Upstream::json(chat_answer(30, 12)).await;
@@ -137,7 +137,7 @@ async fn a_retry_is_charged_once() {
     assert_eq!(charged(&gateway).await.tokens, 42);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_the_upstream_did_not_do_is_free() {
     let upstream = Upstream::json(chat_answer(30, 12)).await;
     let gateway = Plan::new(format!("upstreams: {{a: {{url: '{}'}}}}", nowhere()))
@@ -154,7 +154,7 @@ async fn what_the_upstream_did_not_do_is_free() {
     assert_eq!(charged(&gateway).await, Charge::default());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn too_many_requests_at_once_are_refused_for_a_while() {
     let upstream = Upstream::json(chat_answer(3, 2)).await;
     let gateway = Plan::to(&upstream).quota("requests_per_minute: 6, burst: 2").start().await;
@@ -175,7 +175,7 @@ async fn too_many_requests_at_once_are_refused_for_a_while() {
     assert_eq!(upstream.seen().len(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn tokens_of_a_minute_come_back() {
     let upstream = Upstream::json(chat_answer(80, 15)).await;
     let quota = "tokens_per_minute: 100, burst: 1000, requests_per_minute: 60000";
@@ -193,7 +193,7 @@ async fn tokens_of_a_minute_come_back() {
     gateway.settled(3).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_day_that_is_used_up_is_not_worth_a_retry() {
     let upstream = Upstream::json(chat_answer(80, 15)).await;
     let quota = "tokens_per_day: 100, burst: 1000, requests_per_minute: 60000";
@@ -206,7 +206,7 @@ async fn a_day_that_is_used_up_is_not_worth_a_retry() {
     assert_eq!(answer.field("retry-after"), None);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_request_larger_than_the_quota_is_not_worth_a_retry() {
     let upstream = Upstream::json(chat_answer(3, 2)).await;
     let quota = "tokens_per_minute: 100, burst: 1000, requests_per_minute: 60000";
@@ -218,7 +218,7 @@ async fn a_request_larger_than_the_quota_is_not_worth_a_retry() {
     gateway.record().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn requests_at_one_time_are_counted() {
     let (upstream, go) = held().await;
     let gateway = Plan::to(&upstream).quota("concurrent: 1, burst: 1000").start().await;
@@ -237,7 +237,7 @@ async fn requests_at_one_time_are_counted() {
     gateway.settled(3).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_client_that_leaves_gives_its_place_back() {
     let (upstream, _go) = held().await;
     let gateway = Plan::to(&upstream).quota("concurrent: 1, tokens_per_day: 10000").start().await;
@@ -254,7 +254,7 @@ async fn a_client_that_leaves_gives_its_place_back() {
     assert!((3..300).contains(&tokens), "the prompts are charged, not the caps: {tokens}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn many_at_once_leave_as_many_records() {
     let upstream = Upstream::json(chat_answer(3, 2)).await;
     let gateway = Arc::new(Plan::to(&upstream).quota(COUNTED).start().await);
@@ -271,7 +271,7 @@ async fn many_at_once_leave_as_many_records() {
     assert_eq!(charged(&gateway).await.tokens, 40 * 5);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_draining_gateway_refuses_what_is_new_and_ends_what_is_open() {
     let (upstream, go) = held().await;
     let gateway = Plan::to(&upstream).start().await;

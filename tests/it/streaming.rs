@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::support::client::{Answer, Connection, Head, Http2, get, post};
 use crate::support::gateway::{Gateway, Plan};
 use crate::support::tls::Authority;
-use crate::support::upstream::{Talk, Upstream};
+use crate::support::upstream::{CUT, Upstream, chunk, chunked_head};
 use crate::support::{
     DONE, chat, chat_answer, delta, event, ollama_answer, ollama_line, streamed, usage_event,
     within,
@@ -37,25 +37,6 @@ async fn chunks(media_type: &'static str, parts: Vec<String>) -> Upstream {
     .await
 }
 
-/// An upstream that sends these chunks and then does something else than ending the answer.
-async fn broken(
-    media_type: &'static str,
-    parts: Vec<String>,
-    end: fn(Talk) -> Option<Talk>,
-) -> Upstream {
-    Upstream::start(move |talk| {
-        let parts = parts.clone();
-        async move {
-            let mut talk = talk.begin(media_type).await;
-            for part in &parts {
-                talk.chunk(part).await;
-            }
-            end(talk)
-        }
-    })
-    .await
-}
-
 async fn stream(gateway: &Gateway) -> Answer {
     post(gateway, CHAT, &streamed("phi", "hello")).await
 }
@@ -65,11 +46,21 @@ async fn lines(gateway: &Gateway) -> Answer {
     post(gateway, "/api/chat", &chat("phi", "hello")).await
 }
 
-/// Both ways to ask for a stream, on HTTP/2.
-async fn on_http2(upstream: &Upstream, path: &str, request: &Value) -> (Gateway, Answer) {
-    let gateway = Plan::to(upstream).tls(Authority::new()).start().await;
-    let answer = Http2::open(&gateway).await.post(path, request.to_string().as_bytes(), 4096).await;
-    (gateway, answer)
+/// The answers on HTTP/1.1 and on HTTP/2.
+async fn both(gateway: &Gateway, path: &str, request: &Value) -> [Answer; 2] {
+    let body = request.to_string();
+    let mut http2 = Http2::open(gateway).await;
+    [post(gateway, path, request).await, http2.post(path, body.as_bytes(), 4096).await]
+}
+
+/// A gateway that is asked on HTTP/1.1 and on HTTP/2.
+async fn open_to_both(upstream: &Upstream) -> Gateway {
+    Plan::to(upstream).tls(Authority::new()).start().await
+}
+
+/// The prompt that chooses a case of [`Upstream::cases`].
+fn case(number: usize) -> String {
+    format!("case {number}")
 }
 
 /// An upstream that sends each part only when it is told to.
@@ -107,7 +98,7 @@ async fn arrives_stepwise(gateway: &Gateway, go: &Semaphore, request: &[u8], par
     assert_eq!(connection.part().await, None);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn events_pass_one_by_one() {
     let mut parts: Vec<String> = ["Pa", "ris", " is", " 大", "きい"].map(delta).to_vec();
     parts.push(DONE.to_owned());
@@ -118,7 +109,7 @@ async fn events_pass_one_by_one() {
     arrives_stepwise(&gateway, &go, &request, &parts).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn lines_pass_one_by_one() {
     let mut parts: Vec<String> = ["Pa", "ris", "."].map(ollama_line).to_vec();
     parts.push(format!("{}\n", ollama_answer(9, 3)));
@@ -129,31 +120,35 @@ async fn lines_pass_one_by_one() {
     arrives_stepwise(&gateway, &go, &request, &parts).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn events_cut_at_any_byte_arrive_whole() {
     let text = format!("{}{}{}{DONE}", delta("Zoë"), delta("🦀"), usage_event(9, 2));
     let shown = format!("{}{}{DONE}", delta("Zoë"), delta("🦀"));
-    for size in [1, 2, 3, 7, 64, 1000] {
+    let sizes = [1, 2, 3, 7, 64, 1000];
+    let upstream = Upstream::start(move |talk| {
+        let request = talk.seen.json();
+        let prompt = request["messages"][0]["content"].as_str().unwrap();
+        let size: usize = prompt.strip_prefix("case ").unwrap().parse().unwrap();
         let bytes = text.clone().into_bytes();
-        let upstream = Upstream::start(move |talk| {
-            let bytes = bytes.clone();
-            async move {
-                let mut talk = talk.begin(SSE).await;
-                for part in bytes.chunks(size) {
-                    let head = format!("{:x}\r\n", part.len());
-                    talk = talk.raw(&[head.as_bytes(), part, b"\r\n"].concat()).await?;
-                }
-                talk.end().await
+        async move {
+            let mut talk = talk.begin(SSE).await;
+            for part in bytes.chunks(size) {
+                let head = format!("{:x}\r\n", part.len());
+                talk = talk.raw(&[head.as_bytes(), part, b"\r\n"].concat()).await?;
             }
-        })
-        .await;
-        let gateway = Plan::to(&upstream).start().await;
-        let answer = stream(&gateway).await;
-        assert_eq!((answer.text(), answer.whole), (shown.as_str(), true), "{size}");
+            talk.end().await
+        }
+    })
+    .await;
+    let gateway = open_to_both(&upstream).await;
+    for size in sizes {
+        for answer in both(&gateway, CHAT, &streamed("phi", &case(size))).await {
+            assert_eq!((answer.text(), answer.whole), (shown.as_str(), true), "{size}");
+        }
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn usage_is_asked_for_and_hidden() {
     let parts = vec![delta("Paris"), usage_event(31, 7), DONE.to_owned()];
     let upstream = chunks(SSE, parts).await;
@@ -166,7 +161,7 @@ async fn usage_is_asked_for_and_hidden() {
     assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(31), &json!(7)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn usage_is_shown_to_those_who_ask() {
     let parts = vec![delta("Paris"), usage_event(31, 7), DONE.to_owned()];
     let upstream = chunks(SSE, parts.clone()).await;
@@ -177,7 +172,7 @@ async fn usage_is_shown_to_those_who_ask() {
     assert_eq!(answer.text(), parts.concat());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_audit_tells_what_the_upstream_reported() {
     for (path, request, answer, expected) in [
         (CHAT, chat("phi", "hello"), chat_answer(11, 4), (11, 4)),
@@ -201,7 +196,7 @@ async fn the_audit_tells_what_the_upstream_reported() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn ollamas_durations_are_gpu_time() {
     let upstream = chunks(NDJSON, vec![format!("{}\n", ollama_answer(12, 5))]).await;
     let gateway = Plan::to(&upstream).start().await;
@@ -227,91 +222,148 @@ fn ends_in_error(answer: &Answer, passed: &str, code: &str) {
     assert!(answer.whole, "a stream of events that ends in an error ends properly: {answer:?}");
 }
 
-#[tokio::test]
-async fn a_stream_of_events_that_is_cut_ends_in_an_error() {
-    let half = delta("lost")[..20].to_owned();
-    let ends: [fn(Talk) -> Option<Talk>; 2] = [|_| None, Talk::reset];
-    for end in ends {
-        for (parts, passed) in [
-            (vec![delta("Pa"), delta("ris")], delta("Pa") + &delta("ris")),
-            (vec![delta("Pa"), half.clone()], delta("Pa")),
-        ] {
-            let upstream = broken(SSE, parts, end).await;
-            let gateway = Plan::to(&upstream).start().await;
-            let answer = stream(&gateway).await;
-            // A reset may overtake what was sent before it.
-            if end as usize == ends[0] as usize {
-                ends_in_error(&answer, &passed, "upstream_unavailable");
-            } else {
-                assert!(
-                    answer.whole && answer.text().contains("upstream_unavailable"),
-                    "{answer:?}"
-                );
-            }
-            assert_eq!(gateway.record().await["status"], "failure");
+/// Checks an answer that broke before anything of it had to be written: an error instead of it, or
+/// what had come and the error.
+#[track_caller]
+fn broke(answer: &Answer, passed: &str, what: &str) {
+    if answer.status == 502 {
+        answer.refused(502, "upstream_unavailable");
+    } else {
+        assert!(answer.text().starts_with(passed), "{what:?}: {answer:?}");
+        ends_in_error(answer, passed, "upstream_unavailable");
+    }
+}
 
-            let (gateway, answer) = on_http2(&upstream, CHAT, &streamed("phi", "hello")).await;
-            assert!(answer.whole && answer.text().contains("upstream_unavailable"), "{answer:?}");
-            assert!(!answer.text().contains("[DONE]"));
-            gateway.record().await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_of_events_that_breaks_at_once_is_an_error() {
+    let (head, two) = (chunked_head(SSE), chunk(&delta("Pa")) + &chunk(&delta("ris")));
+    let passed = delta("Pa") + &delta("ris");
+    let half = chunk(&delta("lost")[..20]);
+    let end = chunk("");
+    let cases = [
+        format!("{head}{two}{CUT}"),
+        format!("{head}{two}{half}{CUT}"),
+        format!("{head}{two}{end}"),
+        format!("{head}{two}{half}{end}"),
+        format!("{head}{two}{}{end}", chunk("data: {broken\n\n")),
+        format!("{head}{}{end}", chunk(&format!("{passed}data: {{broken\n\n"))),
+        format!("{head}{two}zz\r\nnonsense\r\n"),
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {SSE}\r\nConnection: close\r\n\r\n{passed}{CUT}"),
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {SSE}\r\nContent-Length: 9999\r\n\r\n{passed}{CUT}"
+        ),
+    ];
+    let upstream = Upstream::cases(cases.clone()).await;
+    let gateway = open_to_both(&upstream).await;
+    for (number, raw) in cases.iter().enumerate() {
+        for answer in both(&gateway, CHAT, &streamed("phi", &case(number))).await {
+            broke(&answer, &passed, raw);
         }
     }
-}
-
-#[tokio::test]
-async fn a_stream_without_its_end_mark_ends_in_an_error() {
-    let upstream = chunks(SSE, vec![delta("Pa"), delta("ris")]).await;
-    let gateway = Plan::to(&upstream).start().await;
-    ends_in_error(&stream(&gateway).await, &(delta("Pa") + &delta("ris")), "upstream_unavailable");
-    let (_, answer) = on_http2(&upstream, CHAT, &streamed("phi", "hello")).await;
-    ends_in_error(&answer, &(delta("Pa") + &delta("ris")), "upstream_unavailable");
-}
-
-#[tokio::test]
-async fn a_stream_of_lines_that_is_cut_ends_in_an_error_and_a_cut() {
-    let upstream = broken(NDJSON, vec![ollama_line("Pa"), ollama_line("ris")], |_| None).await;
-    let gateway = Plan::to(&upstream).start().await;
-    let h1 = lines(&gateway).await;
-    let (secure, h2) = on_http2(&upstream, "/api/chat", &chat("phi", "hello")).await;
-    for answer in [h1, h2] {
-        let passed = ollama_line("Pa") + &ollama_line("ris");
-        let rest = answer.text().strip_prefix(&passed).unwrap_or_else(|| panic!("{answer:?}"));
-        let error: Value = serde_json::from_str(rest).unwrap();
-        assert!(error["error"].is_string(), "{rest}");
-        assert!(!answer.whole, "a cut tells clients that read no errors: {answer:?}");
+    for record in gateway.settled(2 * cases.len()).await {
+        assert_eq!(record["status"], "failure", "{record}");
     }
-    assert_eq!(gateway.record().await["status"], "failure");
-    secure.record().await;
 }
 
-#[tokio::test]
+/// An upstream that sends an event, and the rest of the case when it is told to.
+async fn halting(cases: Vec<String>) -> (Upstream, Arc<Semaphore>) {
+    let go = Arc::new(Semaphore::new(0));
+    let (waiting, cases) = (Arc::clone(&go), Arc::new(cases));
+    let upstream = Upstream::start(move |talk| {
+        let (go, cases) = (Arc::clone(&waiting), Arc::clone(&cases));
+        async move {
+            let request = talk.seen.json();
+            let prompt = request["messages"][0]["content"].as_str().unwrap().to_owned();
+            let number: usize = prompt.strip_prefix("case ").unwrap().parse().unwrap();
+            let mut talk = talk.begin(SSE).await;
+            talk.chunk(&delta("first")).await;
+            go.acquire().await.unwrap().forget();
+            match cases[number].strip_suffix(CUT) {
+                Some("reset") => talk.reset(),
+                Some(rest) => talk.raw(rest.as_bytes()).await.and(None),
+                None => talk.raw(cases[number].as_bytes()).await,
+            }
+        }
+    })
+    .await;
+    (upstream, go)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_of_events_that_breaks_ends_in_an_error_and_loses_nothing() {
+    let many: String = ["a", "b", "c", "d", "e", "f"].map(|text| chunk(&delta(text))).concat();
+    let passed: String = ["a", "b", "c", "d", "e", "f"].map(delta).concat();
+    let end = chunk("");
+    let cases = [
+        (format!("reset{CUT}"), ""),
+        (CUT.to_owned(), ""),
+        (end.clone(), ""),
+        (format!("{many}{CUT}"), passed.as_str()),
+        (format!("{many}{end}"), &passed),
+        (format!("{many}{}{end}", chunk("data: {broken\n\n")), &passed),
+        (format!("{}{end}", chunk(&format!("{passed}data: {{broken\n\n"))), &passed),
+        (format!("{many}zz\r\nnonsense\r\n"), &passed),
+    ];
+    let (upstream, go) = halting(cases.iter().map(|(raw, _)| raw.clone()).collect()).await;
+    let gateway = Plan::to(&upstream).start().await;
+    for (number, (_, passed)) in cases.iter().enumerate() {
+        let body = streamed("phi", &case(number)).to_string();
+        let mut connection = Connection::open(&gateway).await;
+        connection.send(&Head::post(&gateway, CHAT).with(body.as_bytes())).await;
+        let mut answer = connection.head().await.expect("a head");
+        connection.until_text(&delta("first")).await;
+        go.add_permits(1);
+        connection.rest(&mut answer).await;
+        ends_in_error(&answer, passed, "upstream_unavailable");
+    }
+    for record in gateway.settled(cases.len()).await {
+        assert_eq!(record["status"], "failure", "{record}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_of_lines_that_breaks_ends_in_an_error_and_a_cut() {
+    let passed = ollama_line("Pa") + &ollama_line("ris");
+    let lines = chunked_head(NDJSON) + &chunk(&passed);
+    let upstream =
+        Upstream::cases([format!("{lines}{CUT}"), format!("{lines}{}", chunk(""))]).await;
+    let gateway = open_to_both(&upstream).await;
+    for number in 0..2 {
+        for answer in both(&gateway, "/api/chat", &chat("phi", &case(number))).await {
+            if answer.status == 502 {
+                assert!(answer.json()["error"].is_string() && answer.whole, "{answer:?}");
+                continue;
+            }
+            let rest = answer.text().strip_prefix(&passed).unwrap_or_else(|| panic!("{answer:?}"));
+            let error: Value = serde_json::from_str(rest).unwrap();
+            assert!(error["error"].is_string(), "{rest}");
+            assert!(!answer.whole, "a cut tells clients that read no errors: {answer:?}");
+        }
+    }
+    for record in gateway.settled(4).await {
+        assert_eq!(record["status"], "failure", "{record}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_whole_answer_that_is_cut_stays_cut() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    for (raw, close) in [
-        (format!("{head}Content-Length: 500\r\n\r\n{{\"object\":"), true),
-        (format!("{head}Transfer-Encoding: chunked\r\n\r\n9\r\n{{\"object\"\r\n"), true),
-        (format!("{head}Content-Length: 9\r\n\r\n{{\"object\""), false),
-        (format!("{head}Transfer-Encoding: chunked\r\n\r\n9\r\n{{\"object\"\r\n0\r\n\r\n"), false),
-        (format!("{head}Connection: close\r\n\r\n{{\"object\""), true),
-    ] {
-        let sent = raw.clone();
-        let upstream = Upstream::start(move |talk| {
-            let raw = raw.clone();
-            async move { talk.raw(raw.as_bytes()).await.filter(|_| !close) }
-        })
-        .await;
-        let gateway = Plan::to(&upstream).start().await;
-        let request = chat("phi", "hello").to_string();
-        let request = Head::post(&gateway, CHAT).with(request.as_bytes());
-        let mut connection = Connection::open(&gateway).await;
-        connection.send(&request).await;
-        let answer = connection.answer().await;
-        assert!(answer.status == 502 || !answer.whole, "{sent:?}: {answer:?}");
-        assert_eq!(gateway.record().await["status"], "failure", "{sent:?}");
-
-        let (gateway, answer) = on_http2(&upstream, CHAT, &chat("phi", "hello")).await;
-        assert!(answer.status == 502 || !answer.whole, "{sent:?}: {answer:?}");
-        gateway.record().await;
+    let cases = [
+        format!("{head}Content-Length: 500\r\n\r\n{{\"object\":{CUT}"),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n9\r\n{{\"object\"\r\n{CUT}"),
+        format!("{head}Content-Length: 9\r\n\r\n{{\"object\""),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n9\r\n{{\"object\"\r\n0\r\n\r\n"),
+        format!("{head}Connection: close\r\n\r\n{{\"object\"{CUT}"),
+    ];
+    let upstream = Upstream::cases(cases.clone()).await;
+    let gateway = open_to_both(&upstream).await;
+    for (number, raw) in cases.iter().enumerate() {
+        for answer in both(&gateway, CHAT, &chat("phi", &case(number))).await {
+            assert!(answer.status == 502 || !answer.whole, "{raw:?}: {answer:?}");
+        }
+    }
+    for record in gateway.settled(2 * cases.len()).await {
+        assert_eq!(record["status"], "failure", "{record}");
     }
 }
 
@@ -330,11 +382,25 @@ fn with_trailers(mut respond: SendResponse<Bytes>, media_type: &str, parts: &[St
     body.send_trailers(trailers).unwrap();
 }
 
-#[tokio::test]
+/// A gateway in front of an HTTP/2 upstream whose answers end in trailers.
+async fn trailing(media_type: &'static str, parts: &[String]) -> (Upstream, Gateway) {
+    let authority = Authority::new();
+    let sent = parts.to_vec();
+    let upstream = Upstream::http2(&authority, move |respond| {
+        with_trailers(respond, media_type, &sent);
+        std::future::ready(())
+    })
+    .await;
+    let blocks = format!("upstreams: {{tls: {{url: '{}', ca_file: ca.pem}}}}", upstream.url());
+    let plan = Plan::new(blocks).file("ca.pem", &authority.ca_pem());
+    let gateway = plan.tls(Authority::new()).start().await;
+    (upstream, gateway)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_answer_that_ends_in_trailers_loses_nothing() {
-    let last = DONE.trim_end().to_owned();
     for (media_type, request, parts, path) in [
-        (SSE, streamed("phi", "hello"), vec![delta("Paris"), last], CHAT),
+        (SSE, streamed("phi", "hello"), vec![delta("Paris"), DONE.to_owned()], CHAT),
         ("application/json", chat("phi", "hello"), vec![chat_answer(3, 2).to_string()], CHAT),
         (
             NDJSON,
@@ -343,54 +409,37 @@ async fn an_answer_that_ends_in_trailers_loses_nothing() {
             "/api/chat",
         ),
     ] {
-        let authority = Authority::new();
-        let sent = parts.clone();
-        let upstream = Upstream::http2(&authority, move |respond| {
-            with_trailers(respond, media_type, &sent);
-            std::future::ready(())
-        })
-        .await;
-        let blocks = format!("upstreams: {{tls: {{url: '{}', ca_file: ca.pem}}}}", upstream.url());
-        for tls in [false, true] {
-            let plan = Plan::new(&blocks).file("ca.pem", &authority.ca_pem());
-            let gateway = if tls { plan.tls(Authority::new()) } else { plan }.start().await;
-            let answer = match tls {
-                false => post(&gateway, path, &request).await,
-                true => {
-                    let body = request.to_string();
-                    Http2::open(&gateway).await.post(path, body.as_bytes(), 4096).await
-                }
-            };
-            assert_eq!(answer.text().trim_end(), parts.concat().trim_end(), "{media_type} {tls}");
-            assert!(answer.whole, "{media_type} {tls}: {answer:?}");
-            assert_eq!(gateway.record().await["status"], "success", "{media_type} {tls}");
+        let (_upstream, gateway) = trailing(media_type, &parts).await;
+        for answer in both(&gateway, path, &request).await {
+            assert_eq!(answer.text().trim_end(), parts.concat().trim_end(), "{media_type}");
+            assert!(answer.whole, "{media_type}: {answer:?}");
+        }
+        for record in gateway.settled(2).await {
+            assert_eq!(record["status"], "success", "{record}");
+            assert!(record["usage"]["completion_tokens"].is_u64(), "{record}");
         }
     }
 }
 
-#[tokio::test]
-async fn a_break_does_not_take_the_events_before_it_along() {
-    let passed: String = ["a", "b", "c", "d", "e"].map(delta).concat();
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
-                Transfer-Encoding: chunked\r\n\r\n";
-    let mut one_chunk = head.to_owned();
-    let all = format!("{passed}data: {{broken\n\n");
-    one_chunk.push_str(&format!("{:x}\r\n{all}\r\n0\r\n\r\n", all.len()));
-    let mut many_chunks = head.to_owned();
-    for part in ["a", "b", "c", "d", "e"].map(delta) {
-        many_chunks.push_str(&format!("{:x}\r\n{part}\r\n", part.len()));
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_that_breaks_in_its_trailers_ends_in_an_error() {
+    let (_upstream, gateway) = trailing(SSE, &[delta("Pa"), delta("ris")]).await;
+    for answer in both(&gateway, CHAT, &streamed("phi", "hello")).await {
+        broke(&answer, &(delta("Pa") + &delta("ris")), "trailers");
     }
-    many_chunks.push_str("f\r\ndata: {broken\n\n\r\n0\r\n\r\n");
-    for raw in [one_chunk, many_chunks] {
-        let upstream = Upstream::raw(raw).await;
-        let gateway = Plan::to(&upstream).start().await;
-        ends_in_error(&stream(&gateway).await, &passed, "upstream_unavailable");
-        let (_, answer) = on_http2(&upstream, CHAT, &streamed("phi", "hello")).await;
-        ends_in_error(&answer, &passed, "upstream_unavailable");
+    for record in gateway.settled(2).await {
+        assert_eq!(record["status"], "failure", "{record}");
+    }
+    let (_upstream, gateway) = trailing(NDJSON, &[ollama_line("Pa")]).await;
+    for answer in both(&gateway, "/api/chat", &chat("phi", "hello")).await {
+        assert!(answer.text().contains("\"error\""), "{answer:?}");
+    }
+    for record in gateway.settled(2).await {
+        assert_eq!(record["status"], "failure", "{record}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_error_of_the_upstream_within_a_stream_passes() {
     let error = event(&json!({ "error": { "message": "context too long", "code": 400 } }));
     let upstream = chunks(SSE, vec![delta("Pa"), error.clone()]).await;
@@ -428,7 +477,7 @@ async fn let_go(gateway: &Gateway, closed: &Semaphore, left: Instant) {
     assert!(record["usage"]["prompt_tokens"].as_u64() > Some(0), "{record}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_client_that_leaves_takes_the_upstreams_work_along() {
     for (media_type, path, part, request) in [
         (SSE, CHAT, delta("Paris"), streamed("phi", "hello")),
@@ -445,7 +494,7 @@ async fn a_client_that_leaves_takes_the_upstreams_work_along() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_client_that_leaves_before_the_answer_takes_the_upstreams_work_along() {
     let closed = Arc::new(Semaphore::new(0));
     let telling = Arc::clone(&closed);
@@ -467,7 +516,7 @@ async fn a_client_that_leaves_before_the_answer_takes_the_upstreams_work_along()
     let_go(&gateway, &closed, Instant::now()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_client_that_resets_its_stream_takes_the_upstreams_work_along() {
     let (upstream, closed) = endless(SSE, delta("Paris")).await;
     let gateway = Plan::to(&upstream).tls(Authority::new()).start().await;
@@ -482,32 +531,34 @@ async fn a_client_that_resets_its_stream_takes_the_upstreams_work_along() {
     drop(http2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn answers_that_cannot_be_watched_do_not_pass() {
-    for (fields, body) in [
+    let cases = [
         ("Content-Type: application/json\r\nContent-Encoding: gzip", "\x1f\x08CANARY"),
         ("Content-Type: application/json\r\nContent-Encoding: br", "CANARY"),
         ("Content-Type: text/html", "<p>CANARY</p>"),
         ("Content-Type: text/event-stream", "data: CANARY\n\n"),
         ("Content-Type: application/json; charset=utf-16", "CANARY"),
         ("X-None: x", "CANARY"),
-    ] {
-        let upstream = Upstream::raw(format!(
-            "HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ))
-        .await;
-        let gateway = Plan::to(&upstream).start().await;
-        let answer = post(&gateway, CHAT, &chat("phi", "hello")).await;
-        answer.refused(502, "upstream_unavailable");
-        assert!(!format!("{answer:?}").contains("CANARY"), "{answer:?}");
-        let (_, answer) = on_http2(&upstream, CHAT, &chat("phi", "hello")).await;
-        answer.refused(502, "upstream_unavailable");
-        assert_eq!(gateway.record().await["status"], "failure");
+    ]
+    .map(|(fields, body)| {
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}")
+    });
+    let upstream = Upstream::cases(cases.clone()).await;
+    let gateway = open_to_both(&upstream).await;
+    for number in 0..cases.len() {
+        for answer in both(&gateway, CHAT, &chat("phi", &case(number))).await {
+            answer.refused(502, "upstream_unavailable");
+            assert!(!answer.text().contains("CANARY"), "{answer:?}");
+        }
+    }
+    for record in gateway.settled(2 * cases.len()).await {
+        assert_eq!(record["status"], "failure", "{record}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn heads_are_answered_without_a_body() {
     let upstream = Upstream::start(|talk| async move {
         match talk.seen.line.split(' ').nth(1) {
@@ -535,32 +586,57 @@ async fn heads_are_answered_without_a_body() {
     gateway.settled(3).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn answers_without_content_are_refused() {
-    for raw in [
+    let cases = [
         "HTTP/1.1 204 No Content\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n",
-    ] {
-        let upstream = Upstream::raw(raw).await;
-        let gateway = Plan::to(&upstream).start().await;
-        let answer = post(&gateway, CHAT, &chat("phi", "hello")).await;
-        assert_eq!(answer.status, 502, "{raw:?}: {answer:?}");
-        answer.refused(502, "upstream_unavailable");
-        assert_eq!(answer.field("location"), None);
-        assert_eq!(gateway.record().await["status"], "failure", "{raw:?}");
-        let (_, answer) = on_http2(&upstream, CHAT, &chat("phi", "hello")).await;
-        answer.refused(502, "upstream_unavailable");
+        "HTTP/1.1 500 X\r\nConnection: close\r\n\r\nCUT",
+        "HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n",
+    ];
+    let upstream = Upstream::cases(cases).await;
+    let gateway = open_to_both(&upstream).await;
+    for (number, raw) in cases.iter().enumerate() {
+        for answer in both(&gateway, CHAT, &chat("phi", &case(number))).await {
+            assert!(answer.status == 502 && !answer.body.is_empty(), "{raw:?}: {answer:?}");
+            answer.refused(502, "upstream_unavailable");
+            assert_eq!(answer.field("location"), None);
+        }
+    }
+    for record in gateway.settled(2 * cases.len()).await {
+        assert_eq!(record["status"], "failure", "{record}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn http2_answers_without_content_are_refused() {
+    let authority = Authority::new();
+    let upstream = Upstream::http2(&authority, |mut respond| {
+        let head = head("application/json");
+        respond.send_response(head, true).unwrap();
+        std::future::ready(())
+    })
+    .await;
+    let blocks = format!("upstreams: {{tls: {{url: '{}', ca_file: ca.pem}}}}", upstream.url());
+    let plan = Plan::new(blocks).file("ca.pem", &authority.ca_pem());
+    let gateway = plan.tls(Authority::new()).start().await;
+    for answer in both(&gateway, CHAT, &chat("phi", "hello")).await {
+        assert!(answer.status == 502 || !answer.whole, "an empty answer passed: {answer:?}");
+    }
+    for record in gateway.settled(2).await {
+        assert_eq!(record["status"], "failure", "{record}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn errors_of_the_upstream_are_told_without_its_inside() {
-    let plain = json!({ "error": { "message": "model 'phi' not found" } });
-    let inside = json!({ "error": "dial tcp: http://10.9.8.7:1 /usr/CANARY Traceback" });
-    for (status, body, expected, code, shown) in [
+    let plain = json!({ "error": { "message": "model 'phi' not found" } }).to_string();
+    let inside =
+        json!({ "error": "dial tcp: http://10.9.8.7:1 /usr/CANARY Traceback" }).to_string();
+    let cases = [
         (400, &plain, 400, "upstream_refused", true),
         (404, &plain, 404, "upstream_refused", true),
         (422, &plain, 422, "upstream_refused", true),
@@ -570,29 +646,29 @@ async fn errors_of_the_upstream_are_told_without_its_inside() {
         (500, &plain, 502, "upstream_unavailable", false),
         (503, &inside, 502, "upstream_unavailable", false),
         (418, &plain, 502, "upstream_unavailable", false),
-    ] {
-        let answer = body.clone();
-        let upstream = Upstream::start(move |talk| {
-            let answer = answer.clone();
-            async move { talk.json(status, &answer).await }
-        })
-        .await;
-        let gateway = Plan::to(&upstream).start().await;
-        for request in [chat("phi", "hello"), streamed("phi", "hello")] {
-            let answer = post(&gateway, CHAT, &request).await;
-            answer.refused(expected, code);
-            assert_eq!(answer.text().contains("not found"), shown, "{status}: {answer:?}");
-            assert!(!answer.text().contains("CANARY") && !answer.text().contains("10.9.8.7"));
-            let retry = answer.field("x-should-retry");
-            assert_eq!(retry, (code == "upstream_refused").then_some("false"), "{answer:?}");
-            assert_eq!(answer.field("content-type"), Some("application/json"));
+    ];
+    let upstream = Upstream::cases(cases.map(|(status, body, ..)| {
+        format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }))
+    .await;
+    let gateway = open_to_both(&upstream).await;
+    for (number, (status, _, expected, code, shown)) in cases.into_iter().enumerate() {
+        for request in [chat("phi", &case(number)), streamed("phi", &case(number))] {
+            for answer in both(&gateway, CHAT, &request).await {
+                answer.refused(expected, code);
+                assert_eq!(answer.text().contains("not found"), shown, "{status}: {answer:?}");
+                assert!(!answer.text().contains("CANARY") && !answer.text().contains("10.9.8.7"));
+                let retry = answer.field("x-should-retry");
+                assert_eq!(retry, (code == "upstream_refused").then_some("false"), "{answer:?}");
+                assert_eq!(answer.field("content-type"), Some("application/json"));
+            }
         }
-        let (_, answer) = on_http2(&upstream, CHAT, &chat("phi", "hello")).await;
-        answer.refused(expected, code);
     }
+    assert_eq!(upstream.connections(), 1, "an error is no reason to open another connection");
+    gateway.settled(4 * cases.len()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn errors_are_told_in_ollamas_shape_too() {
     let upstream = Upstream::raw(
         "HTTP/1.1 404 X\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\r\n\
@@ -604,25 +680,29 @@ async fn errors_are_told_in_ollamas_shape_too() {
     assert_eq!((answer.status, answer.json()), (404, json!({ "error": "no model named x" })));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_busy_upstream_says_when_to_come_back() {
-    for (field, expected) in [
+    let cases = [
         ("Retry-After: 7", "7"),
         ("Retry-After: 7200", "60"),
         ("Retry-After: soon", "1"),
         ("X: x", "1"),
-    ] {
-        let raw = format!("HTTP/1.1 429 X\r\n{field}\r\nContent-Length: 2\r\n\r\n{{}}");
-        let upstream = Upstream::raw(raw).await;
-        let gateway = Plan::to(&upstream).start().await;
-        let answer = post(&gateway, CHAT, &chat("phi", "hello")).await;
+    ];
+    let upstream =
+        Upstream::cases(cases.map(|(field, _)| {
+            format!("HTTP/1.1 429 X\r\n{field}\r\nContent-Length: 2\r\n\r\n{{}}")
+        }))
+        .await;
+    let gateway = Plan::to(&upstream).start().await;
+    for (number, (field, expected)) in cases.into_iter().enumerate() {
+        let answer = post(&gateway, CHAT, &chat("phi", &case(number))).await;
         answer.refused(429, "rate_limit_exceeded");
         assert_eq!(answer.field("retry-after"), Some(expected), "{field}");
         assert_eq!(answer.field("x-should-retry"), None);
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_silent_upstream_is_given_up() {
     let upstream = Upstream::start(|mut talk| async move {
         if talk.seen.json()["stream"] == true {
@@ -643,7 +723,7 @@ async fn a_silent_upstream_is_given_up() {
     gateway.settled(2).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn answers_of_many_megabytes_pass() {
     let text = "word ".repeat(2_000_000);
     let mut value = chat_answer(3, 2);
@@ -656,7 +736,7 @@ async fn answers_of_many_megabytes_pass() {
     assert_eq!(gateway.record().await["status"], "success");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_model_server_that_is_gone_can_be_told_from_a_gateway_that_is() {
     let gateway = Plan::new("upstreams: {a: {url: 'http://127.0.0.1:1'}}").start().await;
     get(&gateway, "/v1/models").await.refused(502, "upstream_unavailable");

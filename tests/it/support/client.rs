@@ -158,11 +158,16 @@ impl Connection {
     /// Reads a whole answer, `100 Continue` left out.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut answer = self.head().await.expect("no answer but the end of the connection");
+        self.rest(&mut answer).await;
+        answer
+    }
+
+    /// Reads what is left of the body of an answer.
+    pub(crate) async fn rest(&mut self, answer: &mut Answer) {
         while let Some(part) = self.part().await {
             answer.body.extend_from_slice(&part);
         }
         answer.whole = self.framing == Framing::None;
-        answer
     }
 
     /// Reads the head of an answer, `100 Continue` left out; `None` at the end of the connection.

@@ -99,6 +99,24 @@ impl Upstream {
         .await
     }
 
+    /// An upstream that answers with the bytes of the case whose number the prompt ends with. What
+    /// ends with [`CUT`] is sent without it, and the connection closed.
+    pub(crate) async fn cases<S: Into<String>>(answers: impl IntoIterator<Item = S>) -> Self {
+        let answers: Arc<Vec<String>> = Arc::new(answers.into_iter().map(Into::into).collect());
+        Self::start(move |talk| {
+            let answers = Arc::clone(&answers);
+            async move {
+                let request = talk.seen.json();
+                let prompt = request["messages"][0]["content"].as_str().unwrap();
+                let case: usize = prompt.rsplit(' ').next().unwrap().parse().unwrap();
+                let answer = &answers[case];
+                let cut = answer.strip_suffix(CUT);
+                talk.raw(cut.unwrap_or(answer).as_bytes()).await.filter(|_| cut.is_none())
+            }
+        })
+        .await
+    }
+
     async fn reading<F, Fut>(reads_body: bool, script: F) -> Self
     where
         F: Fn(Talk) -> Fut + Send + Sync + 'static,
@@ -174,6 +192,19 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.accepting.abort();
     }
+}
+
+/// The end of an answer that breaks off.
+pub(crate) const CUT: &str = "CUT";
+
+/// The head of an answer in chunks.
+pub(crate) fn chunked_head(media_type: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n")
+}
+
+/// One chunk; an empty one is the last.
+pub(crate) fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
 }
 
 /// A place where nobody listens.
@@ -259,17 +290,14 @@ impl Talk {
 
     /// Begins an answer in chunks.
     pub(crate) async fn begin(mut self, media_type: &str) -> Self {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        );
+        let head = chunked_head(media_type);
         drop(self.socket.write_all(head.as_bytes()).await);
         self
     }
 
     /// Sends one chunk; false if nobody takes it any more.
     pub(crate) async fn chunk(&mut self, text: &str) -> bool {
-        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
-        self.socket.write_all(chunk.as_bytes()).await.is_ok()
+        self.socket.write_all(chunk(text).as_bytes()).await.is_ok()
     }
 
     /// Ends an answer in chunks.
