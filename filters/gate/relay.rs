@@ -43,7 +43,7 @@ pub(super) fn begin(
         }
     };
     let http2 = response.version == http::Version::HTTP_2;
-    write::strip_response(response);
+    *response = write::stripped(response)?;
     match &relay {
         Relay::Answer(answer) if answer.rewrites() => write::unknown_length(response, http2)?,
         Relay::Error { denial, .. } => {

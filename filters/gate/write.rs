@@ -1,11 +1,12 @@
 //! Heads and whole answers, as Pingora writes them.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+};
 use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
-use pingora::{Error, ErrorType};
 
 use super::Gate;
 use crate::audit::Coverage;
@@ -30,7 +31,7 @@ impl Gate {
             session.set_keepalive(None);
         }
         let body = refusal::body(ctx.dialect, &denial, &ctx.id.to_string());
-        let mut head = ResponseHeader::build(denial.status(), Some(16))?;
+        let mut head = ResponseHeader::build_no_case(denial.status(), Some(16))?;
         for (name, value) in refusal::headers(&denial) {
             head.insert_header(name, value)?;
         }
@@ -45,7 +46,7 @@ impl Gate {
         ctx: &mut Ctx,
         answer: &OwnAnswer,
     ) -> pingora::Result<()> {
-        let mut head = ResponseHeader::build(answer.status, Some(16))?;
+        let mut head = ResponseHeader::build_no_case(answer.status, Some(16))?;
         head.insert_header(CONTENT_TYPE, answer.content_type)?;
         self.write(session, ctx, head, answer.body.clone()).await
     }
@@ -72,13 +73,13 @@ impl Gate {
     /// The header fields of every answer, whoever gives it.
     pub(super) fn decorate(&self, head: &mut ResponseHeader, ctx: &Ctx) -> pingora::Result<()> {
         head.insert_header(REQUEST_ID, ctx.id.to_string())?;
-        head.insert_header(CACHE_CONTROL, "no-store")?;
-        head.insert_header(NOSNIFF, "nosniff")?;
+        head.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+        head.insert_header(NOSNIFF, HeaderValue::from_static("nosniff"))?;
         if self.policy.hsts {
             head.insert_header(STRICT_TRANSPORT_SECURITY, "max-age=31536000")?;
         }
         if ctx.operation.is_some_and(crate::surface::Operation::takes_body) {
-            head.insert_header(SCANNED, format!("input={}; output=none", word(ctx.trace.input)))?;
+            head.insert_header(SCANNED, scanned(ctx.trace.input))?;
         }
         for (name, value) in ctx.trace.quota.iter().flat_map(crate::quota::QuotaView::header_pairs)
         {
@@ -94,41 +95,43 @@ pub(super) fn replace_head(
     path: &str,
     outgoing: &Outgoing<'_>,
 ) -> pingora::Result<()> {
-    let old: Vec<HeaderName> = request.headers.keys().cloned().collect();
-    for name in &old {
-        request.remove_header(name);
+    let mut head = RequestHeader::build_no_case(request.method.clone(), path.as_bytes(), Some(8))?;
+    head.set_version(request.version);
+    for (name, value) in forward::headers(outgoing) {
+        if let Some(name) = name {
+            head.insert_header(name, value)?;
+        }
     }
-    let uri = path.parse().map_err(|_| Error::explain(ErrorType::InternalError, "path"))?;
-    request.set_uri(uri);
-    for (name, value) in &forward::headers(outgoing) {
-        request.insert_header(name.clone(), value.clone())?;
-    }
+    *request = head;
     Ok(())
 }
 
-/// Keeps of an upstream's head only what says how to read its body.
-pub(super) fn strip_response(head: &mut ResponseHeader) {
-    let kept = [CONTENT_TYPE, CONTENT_LENGTH, http::header::TRANSFER_ENCODING];
-    let others: Vec<HeaderName> =
-        head.headers.keys().filter(|name| !kept.contains(name)).cloned().collect();
-    for name in &others {
-        head.remove_header(name);
+/// A head with nothing of the upstream's but what says how to read its body.
+pub(super) fn stripped(upstream: &ResponseHeader) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build_no_case(upstream.status, Some(16))?;
+    head.set_version(upstream.version);
+    for name in [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        if let Some(value) = upstream.headers.get(&name) {
+            head.insert_header(name, value.clone())?;
+        }
     }
+    Ok(head)
 }
 
 /// Makes room for a body of another length. Pingora has chosen the framing by now, so on HTTP/1 the
 /// chunked coding has to be put in by hand.
 pub(super) fn unknown_length(head: &mut ResponseHeader, http2: bool) -> pingora::Result<()> {
     if head.remove_header(&CONTENT_LENGTH).is_some() && !http2 {
-        head.insert_header(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(())
 }
 
-const fn word(coverage: Coverage) -> &'static str {
-    match coverage {
-        Coverage::Full => "full",
-        Coverage::Partial => "partial",
-        Coverage::None => "none",
-    }
+/// What `x-portcullis-scanned` says; answers are not scanned yet.
+const fn scanned(input: Coverage) -> HeaderValue {
+    HeaderValue::from_static(match input {
+        Coverage::Full => "input=full; output=none",
+        Coverage::Partial => "input=partial; output=none",
+        Coverage::None => "input=none; output=none",
+    })
 }

@@ -1,5 +1,7 @@
 //! The rate-limit headers of an answer, named and written as OpenAI does.
 
+use http::{HeaderName, HeaderValue};
+
 /// The state of the tightest meter of each kind; a kind without a limit is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaView {
@@ -25,7 +27,7 @@ pub struct Gauge {
 impl QuotaView {
     /// The headers `x-ratelimit-{limit,remaining,reset}-{requests,tokens,gpu-seconds}`.
     #[must_use]
-    pub fn header_pairs(&self) -> Vec<(&'static str, String)> {
+    pub fn header_pairs(&self) -> Vec<(HeaderName, HeaderValue)> {
         let kinds = [(REQUESTS, self.requests), (TOKENS, self.tokens), (GPU, self.gpu_seconds())];
         kinds.into_iter().filter_map(|(names, gauge)| Some(names.pairs(gauge?))).flatten().collect()
     }
@@ -56,17 +58,19 @@ impl Gauge {
 }
 
 struct Names {
-    limit: &'static str,
-    remaining: &'static str,
-    reset: &'static str,
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
 }
 
 impl Names {
-    fn pairs(&self, gauge: Gauge) -> [(&'static str, String); 3] {
+    fn pairs(self, gauge: Gauge) -> [(HeaderName, HeaderValue); 3] {
+        // Digits, letters and dots: always a value.
+        let reset = HeaderValue::try_from(go_duration(gauge.reset_ms));
         [
-            (self.limit, gauge.limit.to_string()),
-            (self.remaining, gauge.remaining.to_string()),
-            (self.reset, go_duration(gauge.reset_ms)),
+            (self.limit, gauge.limit.into()),
+            (self.remaining, gauge.remaining.into()),
+            (self.reset, reset.unwrap_or(const { HeaderValue::from_static("0s") })),
         ]
     }
 }
@@ -94,19 +98,19 @@ fn go_seconds(ms: u64) -> String {
 }
 
 const REQUESTS: Names = Names {
-    limit: "x-ratelimit-limit-requests",
-    remaining: "x-ratelimit-remaining-requests",
-    reset: "x-ratelimit-reset-requests",
+    limit: HeaderName::from_static("x-ratelimit-limit-requests"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-requests"),
+    reset: HeaderName::from_static("x-ratelimit-reset-requests"),
 };
 const TOKENS: Names = Names {
-    limit: "x-ratelimit-limit-tokens",
-    remaining: "x-ratelimit-remaining-tokens",
-    reset: "x-ratelimit-reset-tokens",
+    limit: HeaderName::from_static("x-ratelimit-limit-tokens"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    reset: HeaderName::from_static("x-ratelimit-reset-tokens"),
 };
 const GPU: Names = Names {
-    limit: "x-ratelimit-limit-gpu-seconds",
-    remaining: "x-ratelimit-remaining-gpu-seconds",
-    reset: "x-ratelimit-reset-gpu-seconds",
+    limit: HeaderName::from_static("x-ratelimit-limit-gpu-seconds"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-gpu-seconds"),
+    reset: HeaderName::from_static("x-ratelimit-reset-gpu-seconds"),
 };
 
 #[cfg(test)]
@@ -115,6 +119,11 @@ mod tests {
 
     fn gauge(limit: u64, remaining: u64, reset_ms: u64) -> Option<Gauge> {
         Some(Gauge { limit, remaining, reset_ms })
+    }
+
+    fn shown(view: &QuotaView) -> Vec<(String, String)> {
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        view.header_pairs().iter().map(|(name, v)| (name.to_string(), text(v))).collect()
     }
 
     #[test]
@@ -142,25 +151,25 @@ mod tests {
 
     #[test]
     fn only_limited_meters_have_headers() {
-        assert_eq!(QuotaView::default().header_pairs(), []);
+        assert_eq!(shown(&QuotaView::default()), []);
         let view = QuotaView { requests: gauge(20, 19, 600), ..QuotaView::default() };
         let expected = [
-            ("x-ratelimit-limit-requests", "20".to_owned()),
-            ("x-ratelimit-remaining-requests", "19".to_owned()),
-            ("x-ratelimit-reset-requests", "600ms".to_owned()),
+            ("x-ratelimit-limit-requests".to_owned(), "20".to_owned()),
+            ("x-ratelimit-remaining-requests".to_owned(), "19".to_owned()),
+            ("x-ratelimit-reset-requests".to_owned(), "600ms".to_owned()),
         ];
-        assert_eq!(view.header_pairs(), expected);
+        assert_eq!(shown(&view), expected);
     }
 
     #[test]
     fn gpu_time_is_shown_in_whole_seconds() {
         let view = QuotaView { gpu_ms: gauge(10_000, 9_999, 60_000), ..QuotaView::default() };
         let expected = [
-            ("x-ratelimit-limit-gpu-seconds", "10".to_owned()),
-            ("x-ratelimit-remaining-gpu-seconds", "9".to_owned()),
-            ("x-ratelimit-reset-gpu-seconds", "1m0s".to_owned()),
+            ("x-ratelimit-limit-gpu-seconds".to_owned(), "10".to_owned()),
+            ("x-ratelimit-remaining-gpu-seconds".to_owned(), "9".to_owned()),
+            ("x-ratelimit-reset-gpu-seconds".to_owned(), "1m0s".to_owned()),
         ];
-        assert_eq!(view.header_pairs(), expected);
+        assert_eq!(shown(&view), expected);
     }
 
     #[test]

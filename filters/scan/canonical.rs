@@ -45,13 +45,25 @@ impl View {
         view
     }
 
-    /// The same for plain ASCII, byte by byte: most prompts are, and this is the hot path.
+    /// The same for plain ASCII: most prompts are, and this is the hot path. Where nothing has to be
+    /// dropped every byte keeps its place, and the compiler makes vector code of it.
     fn canonical_ascii(text: &str) -> Self {
+        let bytes: Vec<u8> = text.bytes().map(canonical_byte).collect();
+        let controls = bytes.iter().fold(false, |any, b| any | b.is_ascii_control());
+        if controls || memchr::memmem::find(&bytes, b"  ").is_some() {
+            return Self::collapsed_ascii(text);
+        }
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        Self { source_len: text.len(), text, ..Self::default() }
+    }
+
+    /// Byte by byte, where white space has to be collapsed or control characters dropped.
+    fn collapsed_ascii(text: &str) -> Self {
         let mut view = Self::sized(text);
         let mut out = Vec::with_capacity(text.len());
         let (mut dropped, mut last) = (0, 0);
         for (source, &b) in text.as_bytes().iter().enumerate() {
-            let b = if matches!(b, b'\t'..=b'\r') { b' ' } else { b.to_ascii_lowercase() };
+            let b = canonical_byte(b);
             if b.is_ascii_control() || (b == b' ' && last == b' ') {
                 continue;
             }
@@ -130,6 +142,11 @@ impl View {
         }
         self.text.push(c);
     }
+}
+
+/// White space is a space, capitals are small.
+const fn canonical_byte(b: u8) -> u8 {
+    if matches!(b, b'\t'..=b'\r') { b' ' } else { b.to_ascii_lowercase() }
 }
 
 /// The nearest range of whole characters around `range`.

@@ -18,19 +18,29 @@ pub(super) struct Decoded {
 /// Everything that decodes to readable text.
 pub(super) fn decode(text: &str) -> Vec<Decoded> {
     let mut found: Vec<_> = unescape(text).into_iter().collect();
-    if has_long_run(text) {
+    if has_run(text, |b| sextet(b).is_some()) {
         found.extend(base64(text));
     }
-    found.extend(hex(text));
+    if has_run(text, joins_hex) {
+        found.extend(hex(text));
+    }
     found
 }
 
-fn has_long_run(text: &str) -> bool {
-    let mut run = 0;
-    text.bytes().any(|b| {
-        run = if sextet(b).is_some() { run + 1 } else { 0 };
-        run >= MIN_RUN
-    })
+/// Whether [`MIN_RUN`] bytes in a row all belong. A run of that length covers one of every so many
+/// bytes, so most bytes of an ordinary text are never looked at.
+fn has_run(text: &str, belongs: impl Fn(u8) -> bool) -> bool {
+    let bytes = text.as_bytes();
+    let mut at = MIN_RUN - 1;
+    while let Some((head, tail)) = bytes.split_at_checked(at).filter(|(_, tail)| !tail.is_empty()) {
+        let behind = head.iter().rev().take_while(|b| belongs(**b)).take(MIN_RUN).count();
+        let ahead = tail.iter().take_while(|b| belongs(**b)).take(MIN_RUN).count();
+        if ahead > 0 && behind + ahead >= MIN_RUN {
+            return true;
+        }
+        at += ahead + MIN_RUN;
+    }
+    false
 }
 
 /// The whole text with percent escapes, HTML character references and `\x` `\u` escapes resolved.
@@ -139,8 +149,11 @@ fn base64(text: &str) -> Vec<Decoded> {
 
 /// Runs of hexadecimal pairs, together or apart (`49 67`, `49:67`, `0x49, 0x67`).
 fn hex(text: &str) -> Vec<Decoded> {
-    let joins = |b: u8| b.is_ascii_hexdigit() || matches!(b, b' ' | b',' | b':' | b'-' | b'x');
-    runs(text, joins).filter_map(|span| aligned(text, span, 2, nibbles)).collect()
+    runs(text, joins_hex).filter_map(|span| aligned(text, span, 2, nibbles)).collect()
+}
+
+const fn joins_hex(b: u8) -> bool {
+    b.is_ascii_hexdigit() || matches!(b, b' ' | b',' | b':' | b'-' | b'x')
 }
 
 /// The stretches of at least [`MIN_RUN`] bytes that all join.

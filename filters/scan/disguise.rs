@@ -55,33 +55,31 @@ pub(super) struct Signs {
     pub(super) spaced: bool,
 }
 
-/// Looks for signs, in one pass over the canonical view.
+/// Looks for signs, in one pass over the canonical view, word by word.
 pub(super) fn signs(text: &str) -> Signs {
     const LEET: usize = 2;
     const SINGLES: usize = 5;
     const BREAKS: usize = 2;
     let (mut leet, mut singles, mut breaks) = (0, 0, 0);
     let mut seen = Signs::default();
-    let (mut a, mut b) = (b' ', b' ');
-    for c in text.bytes() {
-        let (letter_a, letter_b) = (a.is_ascii_lowercase(), b.is_ascii_lowercase());
-        let letter_c = c.is_ascii_lowercase();
-        if letter_a && letter_c && !letter_b {
-            leet += usize::from(is_leet(b));
-        } else if letter_b {
-            let alone = !a.is_ascii_alphanumeric() && !c.is_ascii_alphanumeric();
-            singles = if alone {
-                singles + 1
-            } else if letter_a || letter_c {
-                0
-            } else {
-                singles
-            };
-        } else if letter_a && b == b'-' {
-            breaks += usize::from(c == b' ');
+    let mut before = b' ';
+    let mut rest = text.as_bytes();
+    while let Some(start) = rest.iter().position(u8::is_ascii_lowercase) {
+        before = start.checked_sub(1).and_then(|i| rest.get(i)).copied().unwrap_or(before);
+        rest = rest.get(start..).unwrap_or_default();
+        let length = rest.iter().position(|b| !b.is_ascii_lowercase()).unwrap_or(rest.len());
+        rest = rest.get(length..).unwrap_or_default();
+        let mut next = rest.iter().copied();
+        let (after, second) = (next.next().unwrap_or(b' '), next.next().unwrap_or(b' '));
+        leet += usize::from(is_leet(after) && second.is_ascii_lowercase());
+        breaks += usize::from(after == b'-' && second == b' ');
+        if length > 1 {
+            singles = 0;
+        } else if !before.is_ascii_alphanumeric() && !after.is_ascii_alphanumeric() {
+            singles += 1;
         }
         seen.spaced |= singles >= SINGLES || breaks >= BREAKS;
-        (a, b) = (b, c);
+        before = after;
     }
     seen.leet = leet >= LEET;
     seen
