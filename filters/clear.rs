@@ -10,8 +10,8 @@ use crate::prompt::{Piece, Prompt};
 use crate::scan::{Kind, Policy, Report, Scanner, Verdict, redact};
 use crate::verdict::{Denial, Reason};
 
-/// Larger prompts are scanned off the async threads.
-const INLINE: usize = 64 << 10;
+/// Larger prompts are parsed and scanned off the async threads, in bytes.
+pub(crate) const INLINE: usize = 64 << 10;
 
 /// What happens when the scanner itself fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,8 @@ pub struct Ctx {
     pub(crate) begun: u64,
     /// Monotonic nanoseconds at which the last room was left.
     lap: u64,
+    /// Nanoseconds that the client took to send the body: not the gateway's share.
+    pub(crate) waited: u64,
     pub(crate) id: Uuid,
     pub(crate) operation: Option<&'static Operation>,
     pub(crate) dialect: Dialect,
@@ -48,6 +50,7 @@ impl Ctx {
             snapshot: state.snapshot(),
             begun: 0,
             lap: 0,
+            waited: 0,
             id,
             operation: None,
             dialect: Dialect::OpenAi,
@@ -65,8 +68,11 @@ impl Ctx {
             return;
         }
         let now = self.state.clock.monotonic_ns();
-        let spent = Duration::from_nanos(now.saturating_sub(self.lap));
-        self.lap = now;
+        let entered = std::mem::replace(&mut self.lap, now);
+        let spent = Duration::from_nanos(now.saturating_sub(entered));
+        if room == Room::Body {
+            self.waited = now.saturating_sub(entered);
+        }
         self.state.metrics.spent(room, spent);
     }
 

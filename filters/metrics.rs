@@ -19,7 +19,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::audit::{AuditCounters, AuditRecord, Operation, Status, Usage};
+use crate::audit::{AuditCounters, AuditRecord, Operation, Status};
+use crate::usage::Usage;
 
 /// The label of a model or upstream that the configuration does not name.
 const OTHER: &str = "other";

@@ -1,6 +1,6 @@
 //! What one request consumed: the figures that quotas are settled with and audit records carry.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Tokens and GPU time of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -10,6 +10,7 @@ pub struct Usage {
     /// Tokens that were generated, hidden reasoning included where the upstream counts it.
     pub completion_tokens: u64,
     /// Seconds of GPU time, finite and not negative.
+    #[serde(serialize_with = "rounded")]
     pub gpu_seconds: f64,
     /// Whether any of the figures was not reported by the upstream.
     pub estimated: bool,
@@ -28,6 +29,12 @@ impl Usage {
         // A float to integer cast saturates, and turns NaN into 0.
         (self.gpu_seconds * 1000.0).ceil() as u64
     }
+}
+
+/// To a tenth of a millisecond: what is more is noise of the clock.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives fields by reference")]
+fn rounded<S: Serializer>(seconds: &f64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64((seconds * 10_000.0).round() / 10_000.0)
 }
 
 #[cfg(test)]

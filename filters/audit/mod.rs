@@ -19,9 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use self::file::{AuditLog, Fsync, OnFailure, Policy};
-pub use self::record::{
-    AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status, Usage,
-};
+pub use self::record::{AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status};
 pub use self::text::{MAX_CHARS, Text};
 use crate::clock::Clock;
 use crate::verdict::Denial;

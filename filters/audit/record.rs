@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::chain::Digest;
 use super::text::Text;
 use crate::clock::Clock;
+use crate::usage::Usage;
 
 /// Lists in a record are written up to this many entries.
 const MAX_ENTRIES: usize = 64;
@@ -225,20 +226,6 @@ pub struct Finding {
     pub action: &'static str,
     /// `input` or `output`.
     pub direction: &'static str,
-}
-
-/// What a request used up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: u64,
-    /// Tokens of the answer.
-    pub completion_tokens: u64,
-    /// Seconds of GPU time.
-    #[serde(serialize_with = "rounded")]
-    pub gpu_seconds: f64,
-    /// Whether the upstream told less than all of it.
-    pub estimated: bool,
 }
 
 /// How much the scanners saw of each direction.

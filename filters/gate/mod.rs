@@ -26,12 +26,12 @@ use crate::audit::Text;
 use crate::authn::{self, Identity};
 use crate::authz::{self, Grant};
 use crate::body::{self, Held};
-use crate::clear;
+use crate::clear::{self, Cleared};
 use crate::context::{Ctx, Exchange, Stage};
 use crate::edge::{self, Admitted, Head, HeadSeen};
 use crate::forward::{self, Outgoing};
 use crate::metrics::Room;
-use crate::own::{OwnApi, OwnCall, OwnOutcome};
+use crate::own::{OwnAnswer, OwnApi, OwnCall, OwnOutcome};
 use crate::peer;
 use crate::prompt::Prompt;
 use crate::quota::{Charge, Demand, GpuSpeed, Reservation, estimate_prompt_tokens};
@@ -150,7 +150,7 @@ impl Gate {
         &self,
         session: &mut Session,
         ctx: &mut Ctx,
-    ) -> Result<Option<crate::own::OwnAnswer>, Denial> {
+    ) -> Result<Option<OwnAnswer>, Denial> {
         let admitted = self.admit(session, ctx)?;
         ctx.leave(Room::Edge);
         let (operation, model) = self.recognise(session, ctx)?;
@@ -269,7 +269,7 @@ impl Gate {
         admitted: &Admitted,
         identity: Option<&Arc<Identity>>,
         body: Bytes,
-    ) -> Result<crate::own::OwnAnswer, Denial> {
+    ) -> Result<OwnAnswer, Denial> {
         let reservation = match identity {
             Some(identity) => Some(self.reserve(ctx, identity, Charge::default()).await?),
             None => None,
@@ -294,16 +294,13 @@ impl Gate {
         bytes: &Bytes,
         held: Held,
     ) -> Result<(), Denial> {
-        let mut prompt = Prompt::parse(operation, bytes, ctx.snapshot.caps())?;
-        ctx.trace.model = Some(prompt.model().to_owned());
-        ctx.trace.prompt_digest = Some(ctx.snapshot.digest(prompt.pieces()));
-        ctx.leave(Room::Prompt);
+        let mut prompt = parse(ctx, operation, bytes).await?;
         let grant = authz::grant(&ctx.snapshot, identity, &mut prompt)?;
         note_grant(ctx, &grant);
         check_route_limit(&grant, bytes.len())?;
         ctx.leave(Room::Authz);
-        let prompt_estimate =
-            estimate_prompt_tokens(prompt.pieces().iter().map(|piece| piece.text.as_str()));
+        let texts = prompt.pieces().iter().map(|piece| piece.text.as_str());
+        let prompt_estimate = estimate_prompt_tokens(texts);
         let estimate = estimate(&grant, &prompt, prompt_estimate);
         let reservation = self.reserve(ctx, identity, estimate).await?;
         ctx.leave(Room::Quota);
@@ -312,18 +309,12 @@ impl Gate {
         if strip_usage {
             prompt.ask_for_usage();
         }
-        let policy = grant.route().policy();
-        let on_error = ctx.snapshot.on_error();
-        let outcome = clear::clear(ctx.snapshot.scanner(), policy, on_error, prompt).await;
-        ctx.trace.report = outcome.report;
-        ctx.trace.input = outcome.coverage;
-        ctx.leave(Room::Scan);
-        let cleared = outcome.result?;
+        let cleared = Some(clear(ctx, &grant, prompt).await?);
         ctx.stage = Stage::Cleared(Box::new(Exchange {
             path: operation.path.to_owned(),
             grant,
             reservation,
-            cleared: Some(cleared),
+            cleared,
             streams,
             strip_usage,
             prompt_estimate,
@@ -396,7 +387,7 @@ impl Gate {
         let endpoint = upstream.endpoint(exchange.attempts).ok_or_else(out_of_order)?;
         exchange.attempts += 1;
         let elapsed = self.state.clock.monotonic_ns().saturating_sub(ctx.begun);
-        ctx.trace.overhead.get_or_insert(elapsed);
+        ctx.trace.overhead.get_or_insert(elapsed.saturating_sub(ctx.waited));
         match peer::peer(&upstream, endpoint).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(denial) => {
@@ -565,6 +556,42 @@ impl Gate {
 fn host(request: &RequestHeader) -> Option<&[u8]> {
     let header = request.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
     header.or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()))
+}
+
+/// Parses a body; a long one on a blocking thread.
+async fn parse(
+    ctx: &mut Ctx,
+    operation: &'static Operation,
+    bytes: &Bytes,
+) -> Result<Prompt, Denial> {
+    let (snapshot, bytes) = (Arc::clone(&ctx.snapshot), bytes.clone());
+    let long = bytes.len() > clear::INLINE;
+    let work = move || {
+        let prompt = Prompt::parse(operation, &bytes, snapshot.caps())?;
+        let digest = snapshot.digest(prompt.pieces());
+        Ok::<_, Denial>((prompt, digest))
+    };
+    let (prompt, digest) = if long {
+        tokio::task::spawn_blocking(work).await.map_err(|_| {
+            Denial::new(Reason::Internal, "the body could not be parsed").detail("parser panicked")
+        })??
+    } else {
+        work()?
+    };
+    ctx.trace.model = Some(prompt.model().to_owned());
+    ctx.trace.prompt_digest = Some(digest);
+    ctx.leave(Room::Prompt);
+    Ok(prompt)
+}
+
+/// Scans a prompt by the policy of its route.
+async fn clear(ctx: &mut Ctx, grant: &Grant, prompt: Prompt) -> Result<Cleared, Denial> {
+    let (scanner, policy) = (ctx.snapshot.scanner(), grant.route().policy());
+    let outcome = clear::clear(scanner, policy, ctx.snapshot.on_error(), prompt).await;
+    ctx.trace.report = outcome.report;
+    ctx.trace.input = outcome.coverage;
+    ctx.leave(Room::Scan);
+    outcome.result
 }
 
 fn note_grant(ctx: &mut Ctx, grant: &Grant) {

@@ -1,8 +1,6 @@
 //! The audit record and the metrics of a request, from the same trace.
 
-use crate::audit::{
-    AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status, Text, Usage,
-};
+use crate::audit::{AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status, Text};
 use crate::context::{Ctx, Trace};
 use crate::scan::Action;
 use crate::surface::{OwnOp, Target};
@@ -46,12 +44,7 @@ fn record(ctx: &mut Ctx) -> AuditRecord {
     record.scanned = Scanned { input: trace.input, output: Coverage::None };
     record.input_length = trace.input_length;
     record.prompt_digest = trace.prompt_digest;
-    record.usage = trace.usage.map(|usage| Usage {
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        gpu_seconds: usage.gpu_seconds,
-        estimated: usage.estimated,
-    });
+    record.usage = trace.usage;
     findings(&mut record, trace);
     if trace.status > 0 {
         record.detail("status", trace.status);
