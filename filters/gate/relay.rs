@@ -24,8 +24,10 @@ const MAX_ERROR: usize = 64 << 10;
 const MAX_MESSAGE: usize = 300;
 /// Time for an HTTP/2 connection to write what was handed to it.
 const FLUSH: Duration = Duration::from_millis(50);
+/// Smaller chunks are copied to be remembered.
+const SMALL: usize = 4 << 10;
 /// Chunks that Pingora may hold unwritten: four tasks, and a margin.
-const TAIL: usize = 16;
+const TAIL: usize = 8;
 
 /// Looks at the head of an answer, and decides what is done with its body.
 pub(super) fn begin(
@@ -191,7 +193,9 @@ fn remember(reply: &mut Reply, out: &Bytes) {
     if reply.tail.len() == TAIL {
         reply.tail.remove(0);
     }
-    reply.tail.push(out.clone());
+    // A slice would keep all of the buffer alive that the upstream was read into.
+    let small = out.len() <= SMALL;
+    reply.tail.push(if small { Bytes::copy_from_slice(out) } else { out.clone() });
 }
 
 /// Ends an exchange that cannot go on.
