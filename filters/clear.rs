@@ -1,4 +1,4 @@
-//! Clear: prompt → [`Cleared`]. Only cleared bytes may leave for an upstream.
+//! Clear: prompt → `Cleared`. Only cleared bytes may leave for an upstream.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What a request carries from hook to hook.
 //!
-//! Pingora hands every hook one `&mut Ctx`. What has been proved so far is a private [`Stage`],
+//! Pingora hands every hook one `&mut Ctx`. What has been proved so far is a private `Stage`,
 //! moved from room to room, so that no hook can use what an earlier one has not made.
 
 use std::sync::Arc;

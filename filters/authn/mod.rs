@@ -2,9 +2,9 @@
 //!
 //! | credential | file |
 //! |---|---|
-//! | `X-LLM-Token: <scoped token>` | [`token`] |
-//! | `Authorization: Bearer <user token \| scoped token>` | [`token`] |
-//! | `Authorization: Bearer sk_…`, `X-API-Key: sk_…` | [`key`] |
+//! | `X-LLM-Token: <scoped token>` | `token.rs` |
+//! | `Authorization: Bearer <user token \| scoped token>` | `token.rs` |
+//! | `Authorization: Bearer sk_…`, `X-API-Key: sk_…` | `key.rs` |
 //!
 //! A request has exactly one. Two that could both count are refused, since another reader might
 //! take the other one. There is one pair that is one credential: a scoped token in `X-LLM-Token`
