@@ -29,6 +29,8 @@ use crate::upstream_watch::UpstreamWatch;
 
 /// How often a drain looks whether the last request has ended.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
+/// How long requests that were cut may take to leave their records.
+const CUT_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last audit records may take to reach the disk.
 const AUDIT_FLUSH: Duration = Duration::from_secs(5);
 /// Answers of one request are retried on other connections at most this often.
@@ -85,11 +87,21 @@ pub fn serve(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), BootError>
     tracing::info!(address = %config.admin.address, "admin listening");
     let drain = Drain { state: Arc::clone(&state), within: config.server.drain_timeout };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
+    await_cut_requests(&state);
     if !state.audit().flush(AUDIT_FLUSH) {
         tracing::error!("the last audit records could not be written");
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Pingora's workers drop the requests that were cut on their own threads, and each leaves its record
+/// as it is dropped: the process must not end before.
+fn await_cut_requests(state: &State) {
+    let begun = Instant::now();
+    while state.open_requests() > 0 && begun.elapsed() < CUT_WITHIN {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn server_conf(config: &Config) -> ServerConf {
