@@ -49,15 +49,10 @@ pub(crate) fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
     headers
 }
 
-/// The path at the upstream. A base that ends in `/v1`, as OpenAI-compatible servers are often
-/// configured, is not doubled.
+/// The path at the upstream. The configuration refuses a base that would double what every path
+/// begins with, such as `/v1`.
 pub(crate) fn path(endpoint: &Endpoint, operation_path: &str) -> String {
-    let base = endpoint.base_path.as_str();
-    let base = match operation_path.starts_with("/v1/") {
-        true => base.strip_suffix("/v1").unwrap_or(base),
-        false => base,
-    };
-    format!("{base}{operation_path}")
+    format!("{}{operation_path}", endpoint.base_path)
 }
 
 #[cfg(test)]
@@ -65,11 +60,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_path_is_prepended_once() {
+    fn a_base_path_is_prepended() {
         for (base, path_, expected) in [
             ("", "/v1/models", "/v1/models"),
-            ("/v1", "/v1/models", "/v1/models"),
-            ("/openai/v1", "/v1/models", "/openai/v1/models"),
+            ("/openai", "/v1/models", "/openai/v1/models"),
             ("/ollama", "/api/chat", "/ollama/api/chat"),
         ] {
             let endpoint =
