@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::accounts::permission::{Accepts, Permission};
 use crate::authn::Identity;
 use crate::glob::Glob;
 use crate::prompt::Prompt;
@@ -89,13 +90,51 @@ impl Grant {
 /// [`Reason::InsufficientScope`], naming the scope.
 pub fn permit(identity: &Identity, operation: &Operation) -> Result<(), Denial> {
     match operation.access {
-        Access::Open | Access::Authenticated => Ok(()),
-        Access::Scope(scope) if identity.holds(scope) => Ok(()),
-        Access::Scope(scope) => Err(Denial::new(
-            Reason::InsufficientScope,
-            format!("the scope `{scope}` is needed for this operation"),
-        )),
+        Access::Open => Ok(()),
+        Access::Scope(_) if identity.must_enrol() => Err(enrol_first()),
+        Access::Scope(scope) => need_scope(identity, scope),
+        Access::Permission(permission) => permit_account(identity, permission),
     }
+}
+
+/// Checks a row of the table of permissions; the code for a step-up is checked where it is used.
+///
+/// # Errors
+/// [`Reason::InsufficientScope`], or [`Reason::MfaRequired`] for someone who must set up a second
+/// factor first.
+pub fn permit_account(identity: &Identity, permission: Permission) -> Result<(), Denial> {
+    let rule = permission.rule();
+    if identity.must_enrol() && !permission.is_open_before_enrolment() {
+        return Err(enrol_first());
+    }
+    if identity.role() < rule.role {
+        let message = format!("the role `{}` is needed for this operation", rule.role);
+        return Err(Denial::new(Reason::InsufficientScope, message));
+    }
+    if !rule.accepts.includes(identity.credential()) {
+        let message = match rule.accepts {
+            Accepts::Login => "this operation needs a login",
+            Accepts::LoginOrKey => "this operation needs a login or an API key",
+            Accepts::Any | Accepts::NotScoped => "a scoped token cannot be used for this operation",
+        };
+        return Err(Denial::new(Reason::InsufficientScope, message));
+    }
+    rule.scope.map_or(Ok(()), |scope| need_scope(identity, scope))
+}
+
+fn need_scope(identity: &Identity, scope: &str) -> Result<(), Denial> {
+    if identity.holds(scope) {
+        return Ok(());
+    }
+    let message = format!("the scope `{scope}` is needed for this operation");
+    Err(Denial::new(Reason::InsufficientScope, message))
+}
+
+fn enrol_first() -> Denial {
+    Denial::new(
+        Reason::MfaRequired,
+        "your role needs a second factor: set one up with POST /auth/mfa/enable, then log in again",
+    )
 }
 
 /// Grants a request with a body: finds the model's canonical name and its route, and writes the

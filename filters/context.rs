@@ -15,6 +15,7 @@ use crate::audit::{Coverage, Text};
 use crate::authz::Grant;
 use crate::body::Held;
 use crate::clear::Cleared;
+use crate::cut::Entry;
 use crate::metrics::{GaugeGuard, Room};
 use crate::quota::{QuotaView, Reservation};
 use crate::snapshot::Snapshot;
@@ -120,6 +121,8 @@ pub(crate) struct Exchange {
     pub(crate) sent: u64,
     pub(crate) _held: Held,
     pub(crate) _counted: GaugeGuard,
+    /// Its place among those that a revocation ends.
+    pub(crate) entry: Entry,
 }
 
 /// An answer that passes.
@@ -178,6 +181,8 @@ pub(crate) struct Trace {
     /// Nanoseconds from the head to the upstream.
     pub(crate) overhead: Option<u64>,
     pub(crate) quota: Option<QuotaView>,
+    /// What an own endpoint adds to the record.
+    pub(crate) details: Vec<(&'static str, String)>,
 }
 
 /// Every request that was begun ends here. One that Pingora has dropped without its last hook, because

@@ -18,6 +18,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 
+use crate::cut;
 use crate::metrics::Metrics;
 use crate::verdict::{Denial, Reason};
 
@@ -247,12 +248,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Edge<A> {
         }
         // On HTTP/2 this is one stream, and its head is complete.
         if session.is_http2() {
-            return self.inner.process_new_http(session, shutdown).await;
+            return cut::serve(self.inner.process_new_http(session, shutdown)).await;
         }
         let used_before = session.take_connection_user_context().is_some();
         let seen = HeadSeen::default();
         session.set_connection_user_context(Some(Box::new(Arc::clone(&seen))));
-        let handled = self.inner.process_new_http(session, shutdown);
+        let handled = cut::serve(self.inner.process_new_http(session, shutdown));
         tokio::pin!(handled);
         let reused = tokio::select! {
             reused = &mut handled => reused,

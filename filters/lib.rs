@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod edge;
 pub mod surface;
 pub mod authn;
+mod cut;
 pub mod body;
 pub mod json;
 pub mod prompt;

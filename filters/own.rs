@@ -27,6 +27,12 @@ pub struct OwnCall<'a> {
     pub identity: Option<&'a Arc<Identity>>,
     /// From where.
     pub client: IpAddr,
+    /// The user or id that the path names.
+    pub named: Option<&'a str>,
+    /// A code of the second factor (`X-MFA-Code`).
+    pub mfa_code: Option<&'a str>,
+    /// What the caller says that it is (`User-Agent`).
+    pub user_agent: &'a str,
     /// The request body.
     pub body: Bytes,
 }
@@ -43,19 +49,21 @@ pub struct OwnAnswer {
     pub body: Vec<u8>,
 }
 
-/// An answer, and the account that it concerns where that is not the caller's.
+/// An answer, and what the audit record tells of it.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "made by every handler")]
 pub struct OwnOutcome {
-    /// For the audit record: the name that tried to log in.
+    /// The name that tried to log in, where no caller is identified.
     pub user: Option<String>,
+    /// Whom or what the call concerned, such as `("target", "bob")`. No secrets.
+    pub details: Vec<(&'static str, String)>,
     /// The answer.
     pub result: Result<OwnAnswer, Denial>,
 }
 
 impl From<Result<OwnAnswer, Denial>> for OwnOutcome {
     fn from(result: Result<OwnAnswer, Denial>) -> Self {
-        Self { user: None, result }
+        Self { user: None, details: Vec::new(), result }
     }
 }
 

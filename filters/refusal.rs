@@ -23,16 +23,15 @@ pub(crate) fn body(dialect: Dialect, denial: &Denial, request_id: &str) -> Vec<u
 /// The header fields that belong to a refusal.
 pub(crate) fn headers(denial: &Denial) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    if denial.reason() == Reason::InvalidCredentials {
+    if matches!(denial.reason(), Reason::InvalidCredentials | Reason::MfaRequired) {
         // RFC 9110 section 11.6.1, RFC 6750 section 3
         headers.push((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis\"")));
     }
     if let Some(seconds) = denial.retry_after_secs() {
         headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
     }
-    if let Some(methods) = denial.allowed_methods() {
-        headers.push((ALLOW, HeaderValue::from_static(methods)));
-    }
+    let methods = denial.allowed_methods().and_then(|methods| methods.parse().ok());
+    headers.extend(methods.map(|methods| (ALLOW, methods)));
     if !denial.reason().is_retryable() {
         headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
     }

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::accounts::LoginDesk;
+use crate::accounts::directory::Directory;
+use crate::accounts::store::StoreError;
 use crate::audit::AuditSink;
 use crate::body::Budget;
 use crate::clock::Clock;
+use crate::cut::Exchanges;
 use crate::metrics::Metrics;
 use crate::quota::Counters;
 use crate::snapshot::Snapshot;
@@ -23,6 +26,8 @@ pub struct State {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Budget,
     pub(crate) login: LoginDesk,
+    pub(crate) directory: Directory,
+    pub(crate) exchanges: Arc<Exchanges>,
     pub(crate) open: Arc<AtomicUsize>,
     draining: AtomicBool,
 }
@@ -45,6 +50,8 @@ pub struct Parts {
     pub budget: Budget,
     /// Where passwords are checked.
     pub login: LoginDesk,
+    /// Who exists.
+    pub directory: Directory,
 }
 
 impl State {
@@ -59,6 +66,8 @@ impl State {
             metrics: parts.metrics,
             budget: parts.budget,
             login: parts.login,
+            directory: parts.directory,
+            exchanges: Arc::default(),
             open: Arc::default(),
             draining: AtomicBool::new(false),
         }
@@ -103,6 +112,36 @@ impl State {
     #[must_use]
     pub const fn login(&self) -> &LoginDesk {
         &self.login
+    }
+
+    /// Who exists.
+    #[must_use]
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Looks for changes of accounts, and cuts what was let in by something that is void now.
+    ///
+    /// # Errors
+    /// If the account store does not answer; what was known before is still in force.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        let looked = self.directory.look().await;
+        self.metrics.set_degraded("accounts", looked.is_err());
+        self.metrics.set_degraded("issuers", self.issuers_fail());
+        if self.directory.take_changed() {
+            let cut = self.exchanges.review(&self.directory);
+            if cut > 0 {
+                tracing::info!(cut, "open requests were cut because of a revocation");
+            }
+        }
+        looked
+    }
+
+    /// Whether the keys of an external issuer cannot be fetched.
+    #[must_use]
+    pub fn issuers_fail(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.issuers().is_some_and(|issuers| issuers.failing().next().is_some())
     }
 
     /// Refuses new requests from now on; those that are open go on.

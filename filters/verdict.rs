@@ -17,6 +17,8 @@ pub enum Reason {
     ContentFilter,
     /// No credential, or one that does not verify.
     InvalidCredentials,
+    /// A code of the second factor is needed, or a second factor has to be set up first.
+    MfaRequired,
     /// The caller does not hold the scope that the operation needs.
     InsufficientScope,
     /// The caller may not use this model.
@@ -25,6 +27,8 @@ pub enum Reason {
     NotFound,
     /// The path exists, the method does not.
     MethodNotAllowed,
+    /// What is to be made is there already, or a rule of the accounts forbids the change.
+    Conflict,
     /// The request did not arrive within its time.
     RequestTimeout,
     /// The body, or the head, is larger than allowed.
@@ -57,10 +61,12 @@ impl Reason {
             Self::InvalidRequest => "invalid_request",
             Self::ContentFilter => "content_filter",
             Self::InvalidCredentials => "invalid_credentials",
+            Self::MfaRequired => "mfa_required",
             Self::InsufficientScope => "insufficient_scope",
             Self::ModelNotAllowed => "model_not_allowed",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Conflict => "conflict",
             Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -80,10 +86,11 @@ impl Reason {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::ContentFilter | Self::UpstreamRefused => 400,
-            Self::InvalidCredentials => 401,
+            Self::InvalidCredentials | Self::MfaRequired => 401,
             Self::InsufficientScope | Self::ModelNotAllowed => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::Conflict => 409,
             Self::RequestTimeout => 408,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -122,7 +129,7 @@ pub struct Denial {
     detail: Cow<'static, str>,
     param: Option<String>,
     retry_after: Option<Duration>,
-    allow: Option<&'static str>,
+    allow: Option<String>,
     close: bool,
 }
 
@@ -165,8 +172,8 @@ impl Denial {
 
     /// Lists the methods that the path has (`Allow`).
     #[must_use]
-    pub const fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
+    pub fn allow(mut self, methods: impl Into<String>) -> Self {
+        self.allow = Some(methods.into());
         self
     }
 
@@ -222,8 +229,8 @@ impl Denial {
 
     /// The methods that the path has.
     #[must_use]
-    pub const fn allowed_methods(&self) -> Option<&'static str> {
-        self.allow
+    pub fn allowed_methods(&self) -> Option<&str> {
+        self.allow.as_deref()
     }
 
     /// Whether the connection must not be used again.

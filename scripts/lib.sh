@@ -42,6 +42,15 @@ need_build() {
     command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust first (https://rustup.rs)"
 }
 
+# need_postgres: sets POSTGRES_BIN to the folder of Postgres's programs, the newest if there are several.
+need_postgres() {
+    local initdb
+    command -v initdb >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || apt_install postgresql
+    initdb=$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)
+    # shellcheck disable=SC2034 # for the scripts that source this
+    POSTGRES_BIN=$(dirname "$initdb")
+}
+
 apt_install() {
     command -v apt-get >/dev/null 2>&1 || die "please install: $* (there is no apt-get here to do it)"
     local as_root=()

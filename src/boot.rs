@@ -5,16 +5,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_filters::accounts::{LoginDesk, LoginLimits};
+use portcullis_filters::accounts::directory::Directory;
+use portcullis_filters::accounts::store::sql::StoreOptions;
+use portcullis_filters::accounts::store::{SqlStore, Store, ThrottleLimits};
+use portcullis_filters::accounts::{LoginDesk, LoginLimits, PasswordHash, Profile};
 use portcullis_filters::audit::{AuditLog, AuditSink, OnFailure};
 use portcullis_filters::body::Budget;
 use portcullis_filters::clock::Clock;
-use portcullis_filters::config::{self, AuditFailure, Config, Problems};
+use portcullis_filters::config::{self, AuditFailure, Config, PasswordProfile, Problems, Secrets};
 use portcullis_filters::metrics::Metrics;
 use portcullis_filters::quota::MemoryCounters;
 use portcullis_filters::snapshot::Snapshot;
 use portcullis_filters::{Parts, State};
+use tokio::runtime::Handle;
 
+use crate::accounts_watch;
 use crate::tls::Certificate;
 
 /// Why the gateway does not start, or does not take a configuration.
@@ -50,6 +55,8 @@ impl<P: Into<Problems>> From<P> for BootError {
 pub struct Loaded {
     /// As it was written.
     pub config: Config,
+    /// The secrets that it names.
+    pub secrets: Secrets,
     /// As it is put in force.
     pub snapshot: Snapshot,
     /// The certificates of the listeners that have one, by the listener's name.
@@ -70,7 +77,7 @@ pub fn load(path: &Path, clock: &Clock) -> Result<Loaded, BootError> {
     let snapshot = Snapshot::compile(&config, &secrets, &base, clock)
         .map_err(|error| unusable(&config, error.path(), &error))?;
     let certificates = certificates(&config, &base)?;
-    Ok(Loaded { config, snapshot, certificates, base })
+    Ok(Loaded { config, secrets, snapshot, certificates, base })
 }
 
 fn certificates(config: &Config, base: &Path) -> Result<HashMap<String, Certificate>, BootError> {
@@ -78,8 +85,14 @@ fn certificates(config: &Config, base: &Path) -> Result<HashMap<String, Certific
     for (index, listener) in config.listeners.iter().enumerate() {
         let Some(tls) = &listener.tls else { continue };
         let (chain, key) = (base.join(&tls.cert_file), base.join(&tls.key_file));
-        let certificate = Certificate::load(&chain, &key)
-            .map_err(|error| unusable(config, &format!("listeners[{index}].tls"), &error))?;
+        let path = format!("listeners[{index}].tls");
+        let loaded = Certificate::load(&chain, &key);
+        let mut certificate = loaded.map_err(|error| unusable(config, &path, &error))?;
+        if let Some(file) = &tls.client_ca_file {
+            let path = format!("{path}.client_ca_file");
+            let with_ca = certificate.with_client_ca(&base.join(file));
+            certificate = with_ca.map_err(|error| unusable(config, &path, &error))?;
+        }
         certificates.insert(listener.name.clone(), certificate);
     }
     Ok(certificates)
@@ -94,9 +107,9 @@ fn unusable(config: &Config, path: &str, error: &dyn fmt::Display) -> BootError 
 /// Makes the state of a gateway that is about to serve.
 ///
 /// # Errors
-/// If the audit trail cannot be opened.
+/// If the audit trail or the account store cannot be opened.
 pub fn state(loaded: Loaded, clock: Clock) -> Result<Arc<State>, BootError> {
-    let Loaded { config, snapshot, certificates: _, base } = loaded;
+    let Loaded { config, secrets, snapshot, certificates: _, base } = loaded;
     let on_failure = match config.audit.on_failure {
         AuditFailure::Deny => OnFailure::Deny,
         AuditFailure::Allow => OnFailure::Allow,
@@ -106,20 +119,102 @@ pub fn state(loaded: Loaded, clock: Clock) -> Result<Arc<State>, BootError> {
         .map_err(|error| BootError::Other(error.to_string()))?;
     let metrics = Metrics::new(snapshot.names(), &audit.counters())
         .map_err(|error| BootError::Other(format!("metrics: {error}")))?;
-    let login = &config.auth.login;
-    let limits = LoginLimits {
-        concurrent: login.concurrent,
-        queue: login.queue,
-        max_failures: login.max_failures,
-        window: login.window,
-    };
-    Ok(Arc::new(State::new(Parts {
+    let (store, runtime) = store(&config, &secrets, &base)?;
+    let directory = directory(store, &runtime, &snapshot, &config, &clock)?;
+    let login = login_desk(&config, &clock)?;
+    cover(&login, &directory, &runtime)?;
+    let state = Arc::new(State::new(Parts {
         snapshot,
         counters: Arc::new(MemoryCounters::new(clock.clone())),
         audit: Arc::new(audit),
         metrics: Arc::new(metrics),
         budget: Budget::new(config.server.body_memory),
-        login: LoginDesk::new(clock.clone(), limits),
+        login,
+        directory,
         clock,
-    })))
+    }));
+    accounts_watch::start(&state, &runtime, config.store.refresh);
+    Ok(state)
+}
+
+/// Opens the account store of a configuration, and gives the runtime that it runs on.
+///
+/// # Errors
+/// If it cannot be reached, or is not one of ours.
+pub fn store(
+    config: &Config,
+    secrets: &Secrets,
+    base: &Path,
+) -> Result<(Arc<dyn Store>, Handle), BootError> {
+    let options = StoreOptions {
+        url: secrets.store.url(),
+        base: base.to_owned(),
+        timeout: config.store.timeout,
+        connections: config.store.connections,
+        store_key: secrets.store_key.clone(),
+        store_key_previous: secrets.store_key_previous.clone(),
+    };
+    let store = SqlStore::open(options).map_err(other)?;
+    let runtime = store.handle().clone();
+    Ok((Arc::new(store), runtime))
+}
+
+/// The first look at the accounts. Nobody can be let in without it, so the gateway does not start
+/// where it fails.
+fn directory(
+    store: Arc<dyn Store>,
+    runtime: &Handle,
+    snapshot: &Snapshot,
+    config: &Config,
+    clock: &Clock,
+) -> Result<Directory, BootError> {
+    let (declared, now) = (snapshot.declared(), clock.unix_secs());
+    let directory = Directory::new(store, clock.clone(), config.store.max_stale);
+    let directory = directory.map_err(|error| other(format!("randomness: {error}")))?;
+    wait(runtime, async {
+        directory.store().declare(&declared.users, &declared.keys, now).await?;
+        directory.look().await
+    })
+    .map_err(other)?;
+    Ok(directory)
+}
+
+fn login_desk(config: &Config, clock: &Clock) -> Result<LoginDesk, BootError> {
+    let login = &config.auth.login;
+    let limits = LoginLimits {
+        concurrent: login.concurrent,
+        queue: login.queue,
+        throttle: ThrottleLimits { max_failures: login.max_failures, window: login.window },
+        profile: match config.auth.password_profile {
+            PasswordProfile::Owasp => Profile::Owasp,
+            PasswordProfile::Strong => Profile::Strong,
+        },
+    };
+    LoginDesk::new(clock.clone(), limits).map_err(other)
+}
+
+/// Shows the desk every hash there is, so that from the first login on a refusal costs the same for
+/// all names.
+fn cover(login: &LoginDesk, directory: &Directory, runtime: &Handle) -> Result<(), BootError> {
+    let users = wait(runtime, directory.store().users()).map_err(other)?;
+    let hashes = users.iter().filter_map(|user| user.password_hash.as_deref());
+    hashes.filter_map(|hash| PasswordHash::parse(hash).ok()).for_each(|hash| login.cover(&hash));
+    Ok(())
+}
+
+/// Waits for a future on another runtime, on a thread of its own: also a thread that is part of a
+/// runtime may start a gateway.
+pub(crate) fn wait<F>(runtime: &Handle, future: F) -> F::Output
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| runtime.block_on(future));
+        waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn other(error: impl fmt::Display) -> BootError {
+    BootError::Other(error.to_string())
 }

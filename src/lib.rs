@@ -3,9 +3,11 @@
 //! [`cli`] is what an operator types, [`server`] puts the listeners together, [`proxy`] hands
 //! Pingora's hooks to the gate, [`api`] serves the gateway's own endpoints.
 
+mod accounts_watch;
 pub mod api;
 pub mod boot;
 pub mod cli;
+pub mod manage;
 pub mod proxy;
 mod reload;
 pub mod server;

@@ -55,7 +55,8 @@ impl Reload {
         let (path, clock) = (self.path.clone(), self.state.clock().clone());
         let loaded = tokio::task::spawn_blocking(move || boot::load(&path, &clock)).await;
         let result = match loaded {
-            Ok(loaded) => loaded.map(|loaded| self.swap(loaded)),
+            Ok(Ok(loaded)) => self.put_in_force(loaded).await,
+            Ok(Err(error)) => Err(error),
             Err(error) => Err(BootError::Other(error.to_string())),
         };
         self.state.metrics().config_reloaded(result.is_ok());
@@ -66,6 +67,18 @@ impl Reload {
                 tracing::error!("configuration not reloaded, the old one stays:\n{error}")
             }
         }
+    }
+
+    /// The store must take what is declared first: a gateway that cannot ask it stays as it is.
+    async fn put_in_force(&self, loaded: Loaded) -> Result<(), BootError> {
+        let (directory, declared) = (self.state.directory(), loaded.snapshot.declared());
+        let now = self.state.clock().unix_secs();
+        let declaring = directory.store().declare(&declared.users, &declared.keys, now);
+        declaring.await.map_err(|error| BootError::Other(error.to_string()))?;
+        self.swap(loaded);
+        // Revocations by the new file are in force with it; a look that fails is repeated.
+        drop(self.state.look().await);
+        Ok(())
     }
 
     fn swap(&self, loaded: Loaded) {
@@ -91,7 +104,10 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.threads", old.server.threads != new.server.threads),
         ("server.drain_timeout", old.server.drain_timeout != new.server.drain_timeout),
         ("server.body_memory", old.server.body_memory != new.server.body_memory),
+        ("store", old.store != new.store),
+        ("secrets.store_key", old.secrets.store_key != new.secrets.store_key),
         ("auth.login", old.auth.login != new.auth.login),
+        ("auth.password_profile", old.auth.password_profile != new.auth.password_profile),
         ("audit", old.audit != new.audit),
         ("telemetry", old.telemetry != new.telemetry),
     ];

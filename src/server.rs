@@ -14,7 +14,7 @@ use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use portcullis_filters::clock::Clock;
-use portcullis_filters::config::{Config, Limits};
+use portcullis_filters::config::{AuthMode, Config, Limits};
 use portcullis_filters::edge::{ConnectionLimits, Edge};
 use portcullis_filters::surface::Listener;
 use portcullis_filters::{Gate, ListenerPolicy, State};
@@ -81,6 +81,12 @@ pub fn serve(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), BootError>
         Reload::new(path, &state, certificates, config.clone()),
     ));
     server.add_service(background_service("upstreams", UpstreamWatch::new(&state)));
+    if config.auth.mode == AuthMode::Development {
+        tracing::warn!(
+            "DEVELOPMENT MODE: nobody needs a credential; everyone on this machine is a user. \
+             Never on a machine that others reach"
+        );
+    }
     for listener in &config.listeners {
         tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
     }

@@ -9,9 +9,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use pingora::listeners::tls::TlsSettings;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
-use rustls::{SignatureAlgorithm, SignatureScheme};
+use rustls::{RootCertStore, SignatureAlgorithm, SignatureScheme};
 
 /// What a server signs in TLS 1.3 begins with this (RFC 8446 section 4.4.3), and nothing that it
 /// signs in TLS 1.2 does: there the client's and the server's random bytes come first.
@@ -22,9 +23,13 @@ const TLS13_CONTEXT: &[u8] = b"\
     \x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\x20\
     TLS 1.3, server CertificateVerify\0";
 
-/// A certificate that can be replaced while connections are served.
+/// A certificate that can be replaced while connections are served, and whose clients may show one
+/// of their own.
 #[derive(Clone, Debug)]
-pub struct Certificate(Arc<RwLock<Arc<CertifiedKey>>>);
+pub struct Certificate {
+    served: Arc<RwLock<Arc<CertifiedKey>>>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
 
 impl Certificate {
     /// Reads a chain and its key from PEM files.
@@ -32,17 +37,33 @@ impl Certificate {
     /// # Errors
     /// What is wrong with which file, also if the two do not belong together.
     pub fn load(chain: &Path, key: &Path) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(RwLock::new(Arc::new(read(chain, key)?)))))
+        Ok(Self { served: Arc::new(RwLock::new(Arc::new(read(chain, key)?))), clients: None })
+    }
+
+    /// Lets clients show a certificate too. One that is not of these authorities ends the handshake;
+    /// none at all does not, for there are other credentials.
+    ///
+    /// # Errors
+    /// If the file has no certificates of authorities.
+    pub fn with_client_ca(self, file: &Path) -> Result<Self, TlsError> {
+        let wrong = |what: &dyn fmt::Display| TlsError(format!("{}: {what}", file.display()));
+        let mut roots = RootCertStore::empty();
+        for authority in CertificateDer::pem_file_iter(file).map_err(|e| wrong(&e))? {
+            roots.add(authority.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
+        }
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
+        let clients = verifier.build().map_err(|e| wrong(&e))?;
+        Ok(Self { clients: Some(clients), ..self })
     }
 
     /// Serves what another was loaded from, on all listeners that have this one.
     pub fn replace(&self, fresh: &Self) {
         let fresh = fresh.current();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     fn current(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.served.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Settings for a listener: HTTP/2 and HTTP/1.1 by ALPN.
@@ -53,6 +74,9 @@ impl Certificate {
         let mut settings =
             TlsSettings::intermediate("", "").map_err(|error| TlsError(error.to_string()))?;
         settings.set_cert_resolver(Arc::new(self.clone()));
+        if let Some(clients) = &self.clients {
+            settings.set_client_cert_verifier(Arc::clone(clients));
+        }
         settings.enable_h2();
         Ok(settings)
     }

@@ -49,13 +49,16 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
 
 # Out of reach until answers are scanned on their way back (docs/probe.md): OUT-01 and OUT-03.
 export PROBE_ONLY=AUTH,CAP,JWT,JSON,ENC,FW,OUT-05,OUT-06,OUT-07,OUT-08,PATH,HDR,SMUG,LOGIN,WEB,AUD,QUO,H2-01,H2-02,H2-04,H2-05,SLOW,END
+export ENROL=$root/tests/probe/enrol.py
 export PROBE_SCRIPT=$probes/probe.py PROBE_UPSTREAM=http://127.0.0.1:$port PROBE_H2=https://127.0.0.1:$tls_port
 # shellcheck disable=SC2016 # these are for the inner shell, which has the sandbox's environment
 python3 "$root/scripts/sandbox.py" --bin "$PORTCULLIS_BIN" --template "$root/tests/probe/gateway.yaml.in" \
     --set "UPSTREAM=http://127.0.0.1:$port" --set "TLS_PORT=$tls_port" \
     --set "CERT=$state/cert.pem" --set "CERT_KEY=$state/key.pem" --key API_KEY=alice --key METERED_KEY=metered -- \
     timeout 900 bash -c '
+        mfa_secret=$("$ENROL" second) || exit 1
         python3 "$PROBE_SCRIPT" --base "$GATEWAY_URL" --user "$GATEWAY_USER" --password "$GATEWAY_PASSWORD" \
             --api-key "$API_KEY" --audit-file "$AUDIT_FILE" --quota-key "$METERED_KEY" --quota-limit 50 \
-            --h2-base "$PROBE_H2" --lockout-user lockme --destructive --slow --strict-framing --only "$PROBE_ONLY" \
+            --h2-base "$PROBE_H2" --lockout-user lockme --destructive \
+            --mfa-user second --mfa-password "$GATEWAY_PASSWORD" --mfa-secret "$mfa_secret" --slow --strict-framing --only "$PROBE_ONLY" \
             --set header_deadline=15 --set health=/livez "$@"' probe "$@"

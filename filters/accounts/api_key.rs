@@ -274,6 +274,11 @@ impl<T> Keyring<T> {
         }
     }
 
+    /// The public ids of the keys.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.entries.keys().copied()
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,7 +1,8 @@
 //! The keys that sign tokens: generated, judged and named.
 //!
 //! User tokens are signed with Ed25519 (RFC 8037), so that others can check them with the published
-//! public key; scoped tokens with HMAC-SHA256, which is ten times faster and needs no publication.
+//! public key; scoped tokens with HMAC-SHA256, which is ten times faster and needs no publication,
+//! or with Ed25519 where the configuration says so. A key has one algorithm for all its life.
 
 use std::fmt;
 
@@ -52,6 +53,8 @@ pub enum KeyError {
     SigningKey,
     /// The lifetime of tokens is zero or longer than allowed; the text says which.
     Ttl(&'static str),
+    /// The keys do not fit together; the text says why.
+    Ring(&'static str),
     /// The operating system has no randomness to give.
     Random,
 }
@@ -61,7 +64,7 @@ impl fmt::Display for KeyError {
         match self {
             Self::Weak(why) => write!(f, "weak key: {why}"),
             Self::SigningKey => f.write_str("not an Ed25519 private key in PKCS#8 PEM"),
-            Self::Ttl(why) => f.write_str(why),
+            Self::Ttl(why) | Self::Ring(why) => f.write_str(why),
             Self::Random => f.write_str("the operating system has no randomness to give"),
         }
     }
@@ -249,7 +252,9 @@ mod tests {
     fn strength(key: &[u8]) -> Result<(), &'static str> {
         check_strength(key).map_err(|error| match error {
             KeyError::Weak(why) => why,
-            KeyError::SigningKey | KeyError::Ttl(_) | KeyError::Random => panic!("{error}"),
+            KeyError::SigningKey | KeyError::Ttl(_) | KeyError::Ring(_) | KeyError::Random => {
+                panic!("{error}")
+            }
         })
     }
 

@@ -3,17 +3,24 @@
 //! | file | story |
 //! |---|---|
 //! | [`password`] | Argon2id hashes: made, read and checked, and the decoy that makes refusals cost the same |
-//! | [`throttle`] | failed logins are counted, and too many close the door for a while |
-//! | [`login`] | one desk where passwords are checked, with a bounded queue before it |
+//! | [`policy`] | which new passwords are acceptable: long, hard to guess, not known to everybody |
+//! | [`totp`] | the second factor: time-based codes, their QR codes, and backup codes |
+//! | [`login`] | one desk where passwords and codes are checked, and failures are charged |
+//! | `exam` | the password check itself: a bounded queue, and the same work for every refusal |
 //! | [`api_key`] | `sk_…` keys: made, parsed, and found in a ring of digests |
 //! | [`keys`] | the keys that sign tokens: generated, judged, named |
 //! | `claims` | what a token says, and the strict reading of it |
 //! | [`token`] | user tokens (EdDSA) and scoped tokens (HS256): issued and verified |
+//! | [`oidc`] | tokens of external issuers: their keys, fetched and cached, and roles from claims |
+//! | [`store`] | users, keys, sessions and failures, in SQLite or Postgres: the truth |
+//! | [`directory`] | the copy of it that every request looks into |
+//! | [`permission`] | who may do what with accounts, in one table |
+//! | [`service`] | the operations on accounts: what the endpoints and the command line share |
 //!
 //! Secrets come in as `SecretString` or `SecretSlice`, are wiped from memory when they are dropped
 //! where the crates allow it, and never appear in `Debug`, in an error or in a [`Denial`].
-//! Nothing here reads a file or knows a request: the callers look accounts up, this room says
-//! whether what was presented is genuine.
+//! Nothing here knows a request: this room keeps the accounts and says whether what was presented
+//! is genuine.
 //!
 //! [`Denial`]: crate::verdict::Denial
 
@@ -24,16 +31,26 @@ use serde::{Deserialize, Serialize};
 
 pub mod api_key;
 mod claims;
+pub mod directory;
+mod exam;
+mod jws;
 pub mod keys;
 pub mod login;
+pub mod oidc;
 pub mod password;
-pub mod throttle;
+pub mod permission;
+pub mod policy;
+pub mod service;
+pub mod store;
 pub mod token;
+pub mod totp;
 
 pub use api_key::{ApiKey, ApiKeyError, KeyDigest, KeyId, Keyring, Pepper};
 pub use keys::{KeyError, generate_secret, generate_signing_key_pem};
-pub use login::{Account, Attempt, LoginDesk, LoginLimits};
+pub use login::{Attempt, LoggedIn, LoginDesk, LoginLimits, Rehash};
 pub use password::{Decoy, PasswordError, PasswordHash, Profile};
+pub use policy::{Blocklist, Unacceptable};
+pub use store::{SqlStore, Store, StoreError};
 pub use token::{IssueError, Issued, Life, ScopedGrant, TokenError, TokenService, Ttls, Verified};
 
 /// What an account may administer. The order is the rank: a role covers all that are smaller.

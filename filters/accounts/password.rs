@@ -1,7 +1,10 @@
 //! Passwords: Argon2id hashes in PHC strings, made, read and checked.
 //!
+//! What is hashed and checked is the NFKC form of a password, so that spellings which look the same
+//! and differ with the keyboard are one password. For ASCII the form is the password itself.
+//!
 //! Sources: RFC 9106 (Argon2), the OWASP Password Storage Cheat Sheet (parameters), NIST SP 800-63B
-//! (length instead of composition rules, no truncation).
+//! (length instead of composition rules, no truncation, 5.1.1.2: normalisation).
 
 use std::fmt;
 use std::hint::black_box;
@@ -11,6 +14,7 @@ use argon2::password_hash::{Error, PasswordVerifier};
 use argon2::{Algorithm, Argon2, CustomizedPasswordHasher, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use crate::clock::random;
@@ -43,11 +47,16 @@ pub enum Profile {
 }
 
 impl Profile {
-    fn params(self) -> Result<Params, PasswordError> {
-        let (memory, passes, lanes) = match self {
+    /// Memory in KiB, passes, lanes.
+    const fn costs(self) -> (u32, u32, u32) {
+        match self {
             Self::Owasp => (19 * 1024, 2, 1),
             Self::Strong => (128 * 1024, 3, 8),
-        };
+        }
+    }
+
+    fn params(self) -> Result<Params, PasswordError> {
+        let (memory, passes, lanes) = self.costs();
         Params::new(memory, passes, lanes, None).map_err(|_| PasswordError::Hashing)
     }
 }
@@ -94,13 +103,13 @@ impl std::error::Error for PasswordError {}
 /// Takes tens to hundreds of milliseconds: not for an async thread.
 ///
 /// # Errors
-/// If the password does not have [`MIN_CHARS`] to [`MAX_CHARS`] characters, or the machine lacks
-/// memory or randomness.
+/// If the password does not have [`MIN_CHARS`] to [`MAX_CHARS`] characters, as it is and in the NFKC
+/// form, or the machine lacks memory or randomness.
 pub fn hash(password: &SecretString, profile: Profile) -> Result<String, PasswordError> {
-    check_length(password.expose_secret())?;
+    let normal = checked(password)?;
     let salt = random::<16>().map_err(|_| PasswordError::Hashing)?;
     let hash: phc::PasswordHash = argon2(profile.params()?)
-        .hash_password_with_params(bytes(password), &salt, profile.params()?)
+        .hash_password_with_params(normal.as_bytes(), &salt, profile.params()?)
         .map_err(|_| PasswordError::Hashing)?;
     Ok(hash.to_string())
 }
@@ -135,11 +144,20 @@ impl PasswordHash {
     /// # Errors
     /// [`PasswordError::Hashing`] if the machine lacks memory.
     pub fn verify(&self, password: &SecretString) -> Result<bool, PasswordError> {
-        match argon2(self.params.clone()).verify_password(bytes(password), &self.hash) {
+        let normal = normalised(password.expose_secret());
+        match argon2(self.params.clone()).verify_password(normal.as_bytes(), &self.hash) {
             Ok(()) => Ok(true),
             Err(Error::PasswordInvalid) => Ok(false),
             Err(_) => Err(PasswordError::Hashing),
         }
+    }
+
+    /// Whether a new hash of the profile would cost an attacker more: more memory, or more work.
+    /// Lanes do not count, as they change neither.
+    #[must_use]
+    pub fn is_weaker_than(&self, profile: Profile) -> bool {
+        let (memory, passes, _) = profile.costs();
+        self.params.m_cost() < memory || self.work() < u64::from(memory) * u64::from(passes)
     }
 
     /// The work of one check, in KiB filled (memory times passes).
@@ -178,6 +196,13 @@ impl Decoy {
         Ok(Self { params })
     }
 
+    /// Makes it as costly as the hash, if it was cheaper.
+    pub fn cover(&mut self, hash: &PasswordHash) {
+        if work(&hash.params) > work(&self.params) {
+            self.params = hash.params.clone();
+        }
+    }
+
     /// Does the work of a whole check; gives the KiB filled.
     ///
     /// # Errors
@@ -205,10 +230,23 @@ impl Decoy {
     }
 }
 
+/// The NFKC form of a password that is acceptable in length, both as typed and in that form: one
+/// ligature may become eighteen letters, and many combining marks a few.
+pub(super) fn checked(password: &SecretString) -> Result<Zeroizing<String>, PasswordError> {
+    check_length(password.expose_secret())?;
+    let normal = normalised(password.expose_secret());
+    check_chars(&normal)?;
+    Ok(normal)
+}
+
 fn check_length(password: &str) -> Result<(), PasswordError> {
     if password.len() > MAX_BYTES {
         return Err(PasswordError::TooLong);
     }
+    check_chars(password)
+}
+
+fn check_chars(password: &str) -> Result<(), PasswordError> {
     match password.chars().count() {
         ..MIN_CHARS => Err(PasswordError::TooShort),
         MIN_CHARS..=MAX_CHARS => Ok(()),
@@ -254,9 +292,10 @@ fn bounded(params: &Params) -> Result<(), PasswordError> {
 }
 
 fn burn(params: &Params, password: &SecretString) -> Result<u64, PasswordError> {
+    let normal = normalised(password.expose_secret());
     let mut output = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
     argon2(params.clone())
-        .hash_password_into(bytes(password), b"portcullis decoy", output.as_mut())
+        .hash_password_into(normal.as_bytes(), b"portcullis decoy", output.as_mut())
         .map_err(|_| PasswordError::Hashing)?;
     black_box(&output);
     Ok(work(params))
@@ -271,8 +310,16 @@ fn work(params: &Params) -> u64 {
     u64::from(params.m_cost()) * u64::from(params.t_cost())
 }
 
-fn bytes(password: &SecretString) -> &[u8] {
-    password.expose_secret().as_bytes()
+/// The NFKC form. No character becomes more than eleven times as many bytes (Unicode TR 15), so this
+/// is bounded as the password is; the whole of it is reserved at first, because a string that grows
+/// leaves copies behind that are not wiped.
+fn normalised(password: &str) -> Zeroizing<String> {
+    if password.is_ascii() {
+        return Zeroizing::new(password.to_owned());
+    }
+    let mut normal = Zeroizing::new(String::with_capacity(password.len().saturating_mul(11)));
+    normal.extend(password.nfkc());
+    normal
 }
 
 #[cfg(test)]
@@ -333,6 +380,80 @@ mod tests {
             assert_eq!(check_length(&password), expected, "{} bytes", password.len());
         }
         assert_eq!(hash(&secret("short"), Profile::Owasp), Err(PasswordError::TooShort));
+    }
+
+    #[test]
+    fn spellings_of_one_password_are_one() {
+        let cases = [
+            (
+                "p\u{e4}\u{df}w\u{f6}rter sind l\u{e4}nger",
+                "pa\u{308}\u{df}wo\u{308}rter sind la\u{308}nger",
+                true,
+            ),
+            ("ﬁne offices afloat", "fine oﬃces aﬂoat", true),
+            ("ｆｕｌｌｗｉｄｔｈ　ｔｙｐｉｎｇ", "fullwidth typing", true),
+            ("twelve ohms \u{2126}", "twelve ohms \u{3a9}", true),
+            ("correct horse battery", "Correct horse battery", false),
+            ("correct horse battery", "correct horse battery ", false),
+        ];
+        for (one, other, same) in cases {
+            let text = hash(&secret(one), Profile::Owasp).unwrap();
+            let verified = PasswordHash::parse(&text).unwrap().verify(&secret(other));
+            assert_eq!(verified, Ok(same), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn lengths_hold_before_and_after_normalisation() {
+        let cases = [
+            ("\u{fdfa}".to_owned(), Err(PasswordError::TooShort)),
+            ("\u{fdfa}".repeat(12), Err(PasswordError::TooLong)),
+            ("e\u{301}".repeat(6), Err(PasswordError::TooShort)),
+            ("e\u{301}".repeat(12), Ok(())),
+        ];
+        for (password, expected) in cases {
+            assert_eq!(checked(&secret(&password)).map(drop), expected, "{password}");
+        }
+    }
+
+    #[test]
+    fn normalising_does_not_outgrow_its_reserve() {
+        for worst in ["\u{fdfa}", "\u{390}", "\u{1f82}", "\u{fb2c}", "\u{1d160}", "\u{3300}"] {
+            let raw = worst.repeat(100);
+            let normal = normalised(&raw);
+            assert!(normal.len() <= raw.len() * 11, "{worst}");
+        }
+    }
+
+    #[test]
+    fn weaker_hashes_are_told_from_equal_ones() {
+        let cases = [
+            ("m=19456,t=2,p=1", false, true),
+            ("m=19456,t=2,p=4", false, true),
+            ("m=47104,t=1,p=1", false, true),
+            ("m=12288,t=3,p=1", true, true),
+            ("m=9216,t=16,p=1", true, true),
+            ("m=131072,t=2,p=8", false, true),
+            ("m=131072,t=3,p=1", false, false),
+            ("m=131072,t=3,p=8", false, false),
+            ("m=262144,t=1,p=8", false, true),
+        ];
+        for (params, than_owasp, than_strong) in cases {
+            let hash = with_params(params).unwrap();
+            assert_eq!(hash.is_weaker_than(Profile::Owasp), than_owasp, "{params}");
+            assert_eq!(hash.is_weaker_than(Profile::Strong), than_strong, "{params}");
+        }
+    }
+
+    #[test]
+    fn a_decoy_covers_what_it_has_seen() {
+        let (cheap, dear) =
+            (with_params("m=19456,t=2,p=1").unwrap(), with_params("m=65536,t=4,p=2").unwrap());
+        let mut decoy = Decoy::new([], Profile::Owasp).unwrap();
+        for (seen, cost) in [(&cheap, cheap.work()), (&dear, dear.work()), (&cheap, dear.work())] {
+            decoy.cover(seen);
+            assert_eq!(work(&decoy.params), cost);
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::accounts::AccountRole;
+use crate::accounts::directory::Proof;
+use crate::accounts::permission::Credential;
 use crate::authz::Layer;
 use crate::quota::{Level, Limits, Subject};
+use crate::snapshot::RoleRights;
 
 /// A meter that the caller's requests count on.
 pub(crate) type Meter = (Level, Subject, Arc<Limits>);
@@ -13,54 +16,81 @@ pub(crate) type Meter = (Level, Subject, Arc<Limits>);
 /// An identified caller.
 #[derive(Clone)]
 pub struct Identity {
-    user: String,
+    user: Arc<str>,
     role: AccountRole,
+    credential: Credential,
     key_id: Option<String>,
+    session: Option<String>,
     layers: Vec<Arc<Layer>>,
-    meters: Arc<[Meter]>,
+    meters: Vec<Meter>,
     expires_at: Option<u64>,
-    may_mint: bool,
+    must_enrol: bool,
+    proof: Proof,
 }
 
 impl Identity {
-    /// A user with the rights of the role; made once for each user of a configuration.
-    pub(crate) fn user_of(
-        user: &str,
+    /// Someone with the rights of a role.
+    pub(crate) fn new(
+        user: Arc<str>,
         role: AccountRole,
-        layer: Arc<Layer>,
-        limits: Arc<Limits>,
+        rights: &RoleRights,
+        credential: Credential,
     ) -> Self {
-        let subject = Subject::new(Level::User, user);
+        let subject = Subject::new(Level::User, &user);
         Self {
-            user: user.to_owned(),
+            user,
             role,
+            credential,
             key_id: None,
-            layers: vec![layer],
-            meters: Arc::new([(Level::User, subject, limits)]),
+            session: None,
+            layers: vec![Arc::clone(&rights.layer)],
+            meters: vec![(Level::User, subject, Arc::clone(&rights.limits))],
             expires_at: None,
-            may_mint: true,
+            must_enrol: false,
+            proof: Proof::default(),
         }
     }
 
-    /// The same user by one of their keys, which can only take rights away.
-    pub(crate) fn by_key(&self, id: String, layer: Layer, expires_at: Option<u64>) -> Self {
-        let mut identity = self.clone();
-        identity.layers.push(Arc::new(layer));
-        identity.key_id = Some(id);
-        identity.expires_at = expires_at;
-        identity
+    /// With what a key or token allows, which can only take rights away.
+    pub(crate) fn within(mut self, layer: Arc<Layer>) -> Self {
+        self.layers.push(layer);
+        self
     }
 
-    /// The same user by a user token.
-    pub(crate) fn until(&self, expires_at: u64) -> Self {
-        Self { expires_at: Some(expires_at), ..self.clone() }
+    /// By a key or scoped token with this public id.
+    pub(crate) fn by(mut self, id: String) -> Self {
+        self.key_id = Some(id);
+        self
     }
 
-    /// The same user by a scoped token, which can only take rights away and mints no others.
-    pub(crate) fn by_scoped_token(&self, id: String, layer: Layer, expires_at: u64) -> Self {
-        let mut identity = self.by_key(id, layer, Some(expires_at));
-        identity.may_mint = false;
-        identity
+    /// Counted on the quota of the key too.
+    pub(crate) fn metered(mut self, key: &str, limits: Arc<Limits>) -> Self {
+        self.meters.push((Level::Key, Subject::new(Level::Key, key), limits));
+        self
+    }
+
+    /// In a session.
+    pub(crate) fn in_session(mut self, id: &str) -> Self {
+        self.session = Some(id.to_owned());
+        self
+    }
+
+    /// Until a time, or for as long as it is not revoked.
+    pub(crate) fn until(mut self, expires_at: Option<u64>) -> Self {
+        self.expires_at = expires_at;
+        self
+    }
+
+    /// Let in by this.
+    pub(crate) fn proved(mut self, proof: Proof) -> Self {
+        self.proof = proof;
+        self
+    }
+
+    /// Someone whose role demands a second factor, and who has not shown one.
+    pub(crate) fn enrolling(mut self, must_enrol: bool) -> Self {
+        self.must_enrol = must_enrol;
+        self
     }
 
     /// The account.
@@ -75,10 +105,22 @@ impl Identity {
         self.role
     }
 
+    /// With what the caller was identified.
+    #[must_use]
+    pub const fn credential(&self) -> Credential {
+        self.credential
+    }
+
     /// Public id of the key or scoped token.
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
+    }
+
+    /// Id of the session of a user token.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
     }
 
     /// Unix seconds after which the credential is void.
@@ -87,11 +129,16 @@ impl Identity {
         self.expires_at
     }
 
-    /// Whether scoped tokens may be made with this credential. A scoped token makes no others: a
-    /// chain of them would outlive its 60 seconds.
+    /// Whether nothing but setting up a second factor is allowed.
     #[must_use]
-    pub const fn may_mint(&self) -> bool {
-        self.may_mint
+    pub const fn must_enrol(&self) -> bool {
+        self.must_enrol
+    }
+
+    /// What the caller was let in by.
+    #[must_use]
+    pub const fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     /// Whether every layer holds the scope.
@@ -127,6 +174,6 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}) by {:?}", self.user, self.role, self.key_id)
+        write!(f, "{} ({}) by {:?} {:?}", self.user, self.role, self.credential, self.key_id)
     }
 }

@@ -4,26 +4,91 @@
 //! |---|---|
 //! | `X-LLM-Token: <scoped token>` | `token.rs` |
 //! | `Authorization: Bearer <user token \| scoped token>` | `token.rs` |
+//! | `Authorization: Bearer <token of an external issuer>` | `external.rs` |
 //! | `Authorization: Bearer sk_…`, `X-API-Key: sk_…` | `key.rs` |
+//! | `X-Portcullis-Service` and its signature, or a client certificate | `service.rs` |
+//! | none, in development mode, on loopback | `development.rs` |
 //!
 //! A request has exactly one. Two that could both count are refused, since another reader might
 //! take the other one. There is one pair that is one credential: a scoped token in `X-LLM-Token`
 //! beside the user token of the same user, who so proves to be its holder; both are verified, and
 //! the scoped token alone says what is allowed.
 
+mod development;
+mod external;
 mod identity;
 mod key;
+mod service;
 mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 pub use identity::Identity;
+pub use key::environment_id;
 
+use crate::accounts::service::Asserted;
 use crate::snapshot::Snapshot;
+use crate::state::State;
 use crate::verdict::{Denial, Reason};
+
+/// What a caller is identified by, and what it is identified with.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "handed over whole")]
+pub struct Caller<'a> {
+    /// The gateway.
+    pub state: &'a State,
+    /// The configuration that the request began with.
+    pub snapshot: &'a Snapshot,
+    /// All of the request's.
+    pub headers: &'a HeaderMap,
+    /// As it was sent.
+    pub method: &'a str,
+    /// Without a query: no operation has one.
+    pub path: &'a str,
+    /// `Host`, or the authority of HTTP/2.
+    pub host: Option<&'a [u8]>,
+    /// The address that the request counts against.
+    pub client: IpAddr,
+    /// SHA-256 of the client's certificate, if it showed one that was verified.
+    pub certificate: Option<[u8; 32]>,
+}
+
+/// A caller who is identified, unless the body turns out not to be the one that was signed.
+#[derive(Debug)]
+pub struct Identified {
+    identity: Arc<Identity>,
+    /// The word of a service, which may cover the body.
+    asserted: Option<Asserted>,
+}
+
+impl Identified {
+    fn whatever_the_body(identity: Identity) -> Self {
+        Self { identity: Arc::new(identity), asserted: None }
+    }
+
+    /// Who it seems to be.
+    #[must_use]
+    pub const fn claimed(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Who it is, now that the body is known.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidCredentials`] if the body is not the one that was signed.
+    pub fn with_body(self, body: &[u8]) -> Result<Arc<Identity>, Denial> {
+        match self.asserted {
+            Some(asserted) if !asserted.matches_body(body) => {
+                Err(refused("service: the body is not the one that was signed"))
+            }
+            _ => Ok(self.identity),
+        }
+    }
+}
 
 /// What was presented, by where it stood.
 #[derive(Default)]
@@ -34,27 +99,44 @@ struct Presented<'a> {
     keys: Vec<&'a str>,
     /// A token in `X-LLM-Token`.
     llm: Option<&'a str>,
+    /// A key that is not of ours, in `X-API-Key`.
+    foreign_key: bool,
+}
+
+impl Presented<'_> {
+    const fn is_nothing(&self) -> bool {
+        self.keys.is_empty() && self.bearer.is_none() && self.llm.is_none() && !self.foreign_key
+    }
 }
 
 /// Finds out who is calling.
 ///
 /// # Errors
 /// [`Reason::InvalidRequest`] for more than one credential; [`Reason::InvalidCredentials`] for
-/// none, or one that does not verify, with the same text for every cause.
-pub(crate) fn identify(
-    snapshot: &Snapshot,
-    headers: &HeaderMap,
-    now: u64,
-) -> Result<Arc<Identity>, Denial> {
-    let presented = present(headers)?;
-    match (presented.keys.as_slice(), presented.bearer, presented.llm) {
-        ([], None, None) => Err(missing()),
-        ([text], None, None) => key::identify(snapshot, text, now),
-        ([], Some(text), None) => token::identify(snapshot, text),
-        ([], None, Some(text)) => token::identify_scoped(snapshot, text),
-        ([], Some(user), Some(scoped)) => token::identify_pair(snapshot, user, scoped),
-        _ => Err(several()),
+/// none, or one that does not verify, with the same text for every cause; [`Reason::Overloaded`]
+/// while accounts cannot be checked.
+pub async fn identify(caller: &Caller<'_>) -> Result<Identified, Denial> {
+    let presented = present(caller.headers)?;
+    if service::is_claimed(caller) {
+        return if presented.is_nothing() {
+            service::identify(caller).await
+        } else {
+            Err(several())
+        };
     }
+    if presented.is_nothing() && caller.snapshot.is_development() {
+        return development::identify(caller).map(Identified::whatever_the_body);
+    }
+    let identity = match (presented.keys.as_slice(), presented.bearer, presented.llm) {
+        ([], None, None) if presented.foreign_key => Err(refused("X-API-Key is not one of ours")),
+        ([], None, None) => Err(missing()),
+        ([text], None, None) => key::identify(caller, text).await,
+        ([], Some(text), None) => token::identify(caller, text).await,
+        ([], None, Some(text)) => token::identify_scoped(caller, text).await,
+        ([], Some(user), Some(scoped)) => token::identify_pair(caller, user, scoped).await,
+        _ => Err(several()),
+    }?;
+    Ok(Identified::whatever_the_body(identity))
 }
 
 /// No credential at all.
@@ -75,14 +157,11 @@ fn present(headers: &HeaderMap) -> Result<Presented<'_>, Denial> {
     presented.llm = single(headers, "x-llm-token")?;
     // Clients send keys of other systems in this header too: one that is not ours is not a
     // credential, and no upstream sees it either.
-    let key = single(headers, "x-api-key")?;
-    presented.keys.extend(key.filter(|key| key.starts_with(key::PREFIX)));
-    if key.is_some()
-        && presented.keys.is_empty()
-        && presented.llm.is_none()
-        && presented.bearer.is_none()
-    {
-        return Err(refused("X-API-Key is not one of our keys"));
+    if let Some(text) = single(headers, "x-api-key")? {
+        match text.starts_with(key::PREFIX) {
+            true => presented.keys.push(text),
+            false => presented.foreign_key = presented.is_nothing(),
+        }
     }
     Ok(presented)
 }

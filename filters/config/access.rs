@@ -1,60 +1,86 @@
-//! Who may come in, and how much they may use: users, API keys, roles, quotas.
+//! Who may come in: users, API keys, second factors, and the modes of authentication.
+//!
+//! The account store holds users and keys too; those of the file are declared, and changed only
+//! here.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use super::oidc::Oidc;
+use super::roles::{RoleName, every_model};
 use super::secret::PasswordRef;
+use super::service::Service;
 use super::units;
-
-/// The scopes that exist. `llm:*` stands for all with that prefix, `*` for all.
-pub const SCOPES: [&str; 8] = [
-    "llm:generate",
-    "llm:embed",
-    "models:read",
-    "models:manage",
-    "scan",
-    "audit:read",
-    "users:write",
-    "metrics:read",
-];
 
 /// Who may come in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
+    /// Whether a caller must say who it is.
+    pub mode: AuthMode,
     /// The people, who log in with a password.
     pub users: Vec<User>,
     /// The keys of programs.
     pub api_keys: Vec<ApiKey>,
+    /// What the keys in the environment may do; none is not to look for any.
+    pub environment_keys: Option<EnvironmentKeys>,
     /// What a password check costs.
     pub password_profile: PasswordProfile,
+    /// A text file of passwords that nobody may take, one a line.
+    pub password_blocklist: Option<PathBuf>,
+    /// The second factor.
+    pub mfa: Mfa,
     /// How long a user token is valid.
     #[serde(with = "units::word")]
     pub user_token_ttl: Duration,
     /// How long a scoped token is valid.
     #[serde(with = "units::word")]
     pub llm_token_ttl: Duration,
+    /// What scoped tokens are signed with.
+    pub llm_token_algorithm: LlmTokenAlgorithm,
     /// How logins are throttled.
     pub login: Login,
+    /// Issuers whose tokens are taken as logins.
+    pub oidc: Vec<Oidc>,
+    /// Backends whose word is taken for who their users are.
+    pub services: Vec<Service>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
         Self {
+            mode: AuthMode::Required,
             users: Vec::new(),
             api_keys: Vec::new(),
+            environment_keys: None,
             password_profile: PasswordProfile::Owasp,
+            password_blocklist: None,
+            mfa: Mfa::default(),
             user_token_ttl: Duration::from_secs(15 * 60),
             llm_token_ttl: Duration::from_secs(60),
+            llm_token_algorithm: LlmTokenAlgorithm::Hs256,
             login: Login::default(),
+            oidc: Vec::new(),
+            services: Vec::new(),
         }
     }
+}
+
+/// Whether a caller must say who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMode {
+    /// Every request carries a credential.
+    Required,
+    /// One without a credential passes too, on loopback only.
+    Development,
 }
 
 /// Someone who logs in with a password.
@@ -90,10 +116,35 @@ pub struct ApiKey {
     /// When it stops working.
     #[serde(default, with = "units::optional")]
     pub expires: Option<Timestamp>,
+    /// Networks that it may be used from; empty is everywhere.
+    #[serde(default, with = "units::list")]
+    pub networks: Vec<IpNet>,
+    /// The name of a quota that bounds it beside its user's.
+    #[serde(default)]
+    pub quota: Option<String>,
 }
 
-fn every_model() -> Vec<String> {
-    vec!["*".to_owned()]
+/// What the keys in the variables `API_KEY` and `ADDITIONAL_API_KEYS` may do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvironmentKeys {
+    /// The role whose quota they have, and that bounds them.
+    pub role: RoleName,
+    /// What they may do; never more than their role.
+    pub scopes: Vec<String>,
+    /// Patterns of the models they may use; never more than their role.
+    pub models: Vec<String>,
+}
+
+impl Default for EnvironmentKeys {
+    fn default() -> Self {
+        let scopes = ["llm:generate", "llm:embed", "models:read"];
+        Self {
+            role: RoleName::User,
+            scopes: scopes.map(str::to_owned).to_vec(),
+            models: every_model(),
+        }
+    }
 }
 
 /// HMAC-SHA256 (RFC 2104) of an API key under the pepper, written as base64url without padding.
@@ -116,7 +167,7 @@ impl TryFrom<String> for KeyDigest {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or(
             "the digest of an API key is 43 characters of base64url\n\
-             copy it from the output of `portcullis key create`",
+             copy it from the output of `portcullis key generate`",
         )
     }
 }
@@ -143,6 +194,32 @@ pub enum PasswordProfile {
     Strong,
 }
 
+/// The second factor: codes of an authenticator app (RFC 6238).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mfa {
+    /// The roles that can do nothing before they have one, but set it up.
+    pub required_for: Vec<RoleName>,
+    /// The name that authenticator apps show.
+    pub issuer: String,
+}
+
+impl Default for Mfa {
+    fn default() -> Self {
+        Self { required_for: Vec::new(), issuer: "Portcullis".to_owned() }
+    }
+}
+
+/// What scoped tokens are signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LlmTokenAlgorithm {
+    /// HMAC-SHA256 (RFC 7518 section 3.2) under `token_key`: only the gateway can check them.
+    Hs256,
+    /// Ed25519 (RFC 8037) with `signing_key`: everyone can check them, and it costs ten times more.
+    Eddsa,
+}
+
 /// How logins are throttled.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -162,154 +239,6 @@ impl Default for Login {
     fn default() -> Self {
         Self { concurrent: 1, queue: 32, max_failures: 10, window: Duration::from_secs(15 * 60) }
     }
-}
-
-/// The roles, most powerful first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RoleName {
-    /// Owns the gateway.
-    Owner,
-    /// Runs the gateway.
-    Admin,
-    /// Uses models.
-    User,
-    /// Looks only.
-    ReadOnly,
-}
-
-impl RoleName {
-    /// Every role, most powerful first.
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::User, Self::ReadOnly];
-
-    /// The name in configs, tokens and audit records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Admin => "admin",
-            Self::User => "user",
-            Self::ReadOnly => "read_only",
-        }
-    }
-}
-
-/// What each role may do. A role that the file does not name keeps the built-in block.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Roles {
-    /// Owns the gateway.
-    pub owner: Role,
-    /// Runs the gateway.
-    pub admin: Role,
-    /// Uses models.
-    pub user: Role,
-    /// Looks only.
-    pub read_only: Role,
-}
-
-impl Roles {
-    /// What a role may do.
-    #[must_use]
-    pub const fn get(&self, name: RoleName) -> &Role {
-        match name {
-            RoleName::Owner => &self.owner,
-            RoleName::Admin => &self.admin,
-            RoleName::User => &self.user,
-            RoleName::ReadOnly => &self.read_only,
-        }
-    }
-}
-
-impl Default for Roles {
-    fn default() -> Self {
-        Self {
-            owner: Role::with(&["*"]),
-            admin: Role::with(&["llm:*", "models:read", "scan"]),
-            user: Role::with(&["llm:generate", "llm:embed", "models:read"]),
-            read_only: Role::with(&["models:read"]),
-        }
-    }
-}
-
-/// What a role may do.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Role {
-    /// Scopes, see [`SCOPES`].
-    pub scopes: Vec<String>,
-    /// Patterns of model names, see [`crate::glob`].
-    pub models: Vec<String>,
-    /// The quota of each user with this role.
-    #[serde(default = "default_name")]
-    pub quota: String,
-}
-
-impl Role {
-    fn with(scopes: &[&str]) -> Self {
-        let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
-        Self { scopes, models: every_model(), quota: default_name() }
-    }
-}
-
-/// The name of the built-in quota and of the built-in firewall policy.
-pub(super) fn default_name() -> String {
-    "default".to_owned()
-}
-
-/// How much one user may use. What is left out has no limit, but for `burst`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Quota {
-    /// Requests, on average.
-    pub requests_per_minute: Option<u32>,
-    /// Requests that may come at once before the average counts.
-    pub burst: u32,
-    /// Requests that run at one time.
-    pub concurrent: Option<u32>,
-    /// Prompt and answer tokens in a minute.
-    pub tokens_per_minute: Option<u64>,
-    /// Prompt and answer tokens in an hour.
-    pub tokens_per_hour: Option<u64>,
-    /// Prompt and answer tokens in a day.
-    pub tokens_per_day: Option<u64>,
-    /// GPU time in a minute.
-    pub gpu_seconds_per_minute: Option<u64>,
-    /// GPU time in an hour.
-    pub gpu_seconds_per_hour: Option<u64>,
-    /// GPU time in a day.
-    pub gpu_seconds_per_day: Option<u64>,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self {
-            requests_per_minute: None,
-            burst: 20,
-            concurrent: None,
-            tokens_per_minute: None,
-            tokens_per_hour: None,
-            tokens_per_day: None,
-            gpu_seconds_per_minute: None,
-            gpu_seconds_per_hour: None,
-            gpu_seconds_per_day: None,
-        }
-    }
-}
-
-/// The quota of everyone who is given no other.
-pub(super) fn default_quotas() -> BTreeMap<String, Quota> {
-    let quota = Quota { requests_per_minute: Some(100), concurrent: Some(16), ..Quota::default() };
-    BTreeMap::from([(default_name(), quota)])
-}
-
-/// Quotas of the file join the built-in one, and replace it where they have its name.
-pub(super) fn quotas<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, Quota>, D::Error> {
-    let mut quotas = default_quotas();
-    quotas.append(&mut BTreeMap::deserialize(deserializer)?);
-    Ok(quotas)
 }
 
 #[cfg(test)]
@@ -335,14 +264,5 @@ mod tests {
                 assert_eq!(String::from(digest), text);
             }
         }
-    }
-
-    #[test]
-    fn roles_are_named_as_in_the_file() {
-        for role in RoleName::ALL {
-            assert_eq!(serde_json::to_string(&role).unwrap(), format!("\"{}\"", role.as_str()));
-        }
-        assert!(Roles::default().get(RoleName::Owner).scopes.contains(&"*".to_owned()));
-        assert_eq!(Roles::default().get(RoleName::ReadOnly).scopes, ["models:read"]);
     }
 }

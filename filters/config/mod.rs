@@ -16,29 +16,46 @@ use std::path::Path;
 mod access;
 mod check;
 mod diagnostic;
+mod environment;
 mod explain;
 mod firewall;
+mod keys;
+mod oidc;
+mod quota;
+mod read;
 mod resolve;
+mod roles;
 mod secret;
+mod service;
+mod store;
 mod strength;
 #[cfg(test)]
 mod tests;
 mod types;
 mod units;
 mod upstream;
+mod url;
 
 pub use access::{
-    ApiKey, Auth, KeyDigest, Login, PasswordProfile, Quota, Role, RoleName, Roles, SCOPES, User,
+    ApiKey, Auth, AuthMode, EnvironmentKeys, KeyDigest, LlmTokenAlgorithm, Login, Mfa,
+    PasswordProfile, User,
 };
 pub use diagnostic::{Problem, Problems, Source};
 pub use firewall::{DataAction, Firewall, InjectionAction, PiiKind, Policy, ScannerFailure};
+pub use keys::{Accepted, AcceptedKey, KeyKind, SecretRefs};
+pub use oidc::{Oidc, OidcAlgorithm};
+pub use quota::Quota;
 pub use resolve::Secrets;
+pub use roles::{Role, RoleName, Roles, SCOPES};
 pub use secret::{PasswordRef, SecretRef};
+pub use service::{Fingerprint, Service};
+pub use store::{Store, StorePlace, StoreUrl};
 pub use types::{
-    Admin, Audit, AuditFailure, Caps, Config, Limits, Listener, Log, LogFormat, LogLevel,
-    SecretRefs, Server, Telemetry, Tls,
+    Admin, Audit, AuditFailure, Caps, Config, Limits, Listener, Log, LogFormat, LogLevel, Server,
+    Telemetry, Tls,
 };
 pub use upstream::{Endpoint, Match, Route, Upstream, UpstreamKind};
+pub use url::WebUrl;
 
 /// The largest config file, in bytes.
 pub const MAX_BYTES: u64 = 1 << 20;

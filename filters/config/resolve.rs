@@ -1,16 +1,18 @@
 //! Reads the secrets that a config refers to.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::access::Auth;
 use super::diagnostic::{Problems, Report};
+use super::environment;
+use super::keys::{Accepted, AcceptedKey, KeyKind};
+use super::read::{Env, read};
 use super::secret::{PasswordRef, SecretRef};
-use super::strength::{self, Flaw, MAKE_KEY, flaw};
+use super::store::{StorePlace, StoreUrl};
+use super::strength::{self, Flaw, MAKE_KEY};
 use super::types::Config;
 
 /// The values of all secrets that a config refers to. `Debug` shows none of them.
@@ -22,6 +24,19 @@ pub struct Secrets {
     pub token_key: Option<SecretString>,
     /// Key of the digests of API keys; 32 bytes or more.
     pub key_pepper: Option<SecretString>,
+    /// Key of the sealed columns of the store; 32 bytes or more.
+    pub store_key: Option<SecretString>,
+    /// The key of the sealed columns before that one.
+    pub store_key_previous: Option<SecretString>,
+    /// Keys whose tokens are still accepted, in the order of the config, also those whose time is
+    /// over.
+    pub accepted: Vec<AcceptedKey>,
+    /// Where the store is.
+    pub store: StorePlace,
+    /// Whole API keys from the environment, well formed and with different ids; `API_KEY` first.
+    pub environment_keys: Vec<SecretString>,
+    /// Keys of services that sign, by the name of the service.
+    pub service_secrets: BTreeMap<String, SecretString>,
     /// Credentials for upstreams, by the name of the upstream.
     pub upstream_keys: BTreeMap<String, SecretString>,
     /// Argon2id hashes (PHC strings), by the name of the user as it is in the config.
@@ -34,13 +49,14 @@ impl Config {
     ///
     /// # Errors
     /// All that is missing, empty, readable by others, malformed or weak, each where the config
-    /// refers to it. No message holds a value.
+    /// refers to it; one secret for two purposes. No message holds a value.
     pub fn resolve_secrets(
         &self,
         base_dir: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Secrets, Problems> {
-        let mut resolver = Resolver { base_dir, env, report: Report::new(&self.source) };
+        let report = Report::new(&self.source);
+        let mut resolver = Resolver { base_dir, env, report, keys: Vec::new() };
         let secrets = resolver.all(self);
         resolver.report.finish()?;
         Ok(secrets)
@@ -49,52 +65,101 @@ impl Config {
 
 struct Resolver<'a> {
     base_dir: &'a Path,
-    env: &'a dyn Fn(&str) -> Option<String>,
+    env: Env<'a>,
     report: Report<'a>,
+    /// The gateway's own keys so far, by what messages call them.
+    keys: Vec<(String, SecretString)>,
 }
 
 impl Resolver<'_> {
     fn all(&mut self, config: &Config) -> Secrets {
         let refs = &config.secrets;
-        let mut secrets = Secrets {
-            signing_key: self.optional(
-                refs.signing_key.as_ref(),
-                "signing_key",
-                strength::signing_key,
+        let symmetric = strength::symmetric_key;
+        Secrets {
+            signing_key: self.own("signing_key", refs.signing_key.as_ref(), strength::signing_key),
+            token_key: self.own("token_key", refs.token_key.as_ref(), symmetric),
+            key_pepper: self.own("key_pepper", refs.key_pepper.as_ref(), symmetric),
+            store_key: self.own("store_key", refs.store_key.as_ref(), symmetric),
+            store_key_previous: self.own(
+                "store_key_previous",
+                refs.store_key_previous.as_ref(),
+                symmetric,
             ),
-            token_key: self.optional(refs.token_key.as_ref(), "token_key", strength::symmetric_key),
-            key_pepper: self.optional(
-                refs.key_pepper.as_ref(),
-                "key_pepper",
-                strength::symmetric_key,
-            ),
-            ..Secrets::default()
-        };
-        self.refuse_reuse(&secrets);
-        for (name, upstream) in &config.upstreams {
-            let Some(place) = &upstream.api_key else { continue };
-            let found =
-                self.one(place, &format!("upstreams.{name}.api_key"), strength::header_value);
-            secrets.upstream_keys.extend(found.map(|value| (name.clone(), value)));
+            accepted: self.accepted(&refs.accept),
+            store: self.store(&config.store.url),
+            environment_keys: self.environment_keys(&config.auth),
+            service_secrets: self.services(&config.auth),
+            upstream_keys: self.upstreams(config),
+            password_hashes: self.password_hashes(&config.auth),
         }
-        for (index, user) in config.auth.users.iter().enumerate() {
+    }
+
+    /// One of the keys under `secrets`.
+    fn own(&mut self, name: &str, place: Option<&SecretRef>, check: Check) -> Option<SecretString> {
+        self.key(place?, &format!("secrets.{name}"), name, check)
+    }
+
+    fn accepted(&mut self, accept: &[Accepted]) -> Vec<AcceptedKey> {
+        let keys = accept.iter().enumerate().filter_map(|(index, accepted)| {
+            let (kind, name, place) = accepted.key()?;
+            let path = format!("secrets.accept[{index}].{name}");
+            let check = match kind {
+                KeyKind::Signing => strength::signing_key,
+                KeyKind::Token => strength::symmetric_key,
+            };
+            let value = self.key(place, &path, &path, check)?;
+            Some(AcceptedKey { kind, value, until: accepted.until })
+        });
+        keys.collect()
+    }
+
+    fn store(&mut self, url: &StoreUrl) -> StorePlace {
+        let url = match url {
+            StoreUrl::Plain(url) => Some(SecretString::from(url.as_str())),
+            StoreUrl::Place(place) => self.one(place, "store.url", strength::store_url),
+        };
+        let place = url.and_then(|url| StorePlace::parse(url.expose_secret()).ok());
+        place.unwrap_or_default()
+    }
+
+    fn environment_keys(&mut self, auth: &Auth) -> Vec<SecretString> {
+        if auth.environment_keys.is_none() {
+            return Vec::new();
+        }
+        let declared = auth.api_keys.iter().map(|key| key.id.clone()).collect();
+        let add = |(wrong, help)| self.report.add("auth.environment_keys", wrong, help);
+        environment::keys(self.env, declared).map_err(add).unwrap_or_default()
+    }
+
+    fn services(&mut self, auth: &Auth) -> BTreeMap<String, SecretString> {
+        let secrets = auth.services.iter().enumerate().filter_map(|(index, service)| {
+            let path = format!("auth.services[{index}].secret");
+            let place = service.secret.as_ref()?;
+            let value = self.key(place, &path, &path, strength::symmetric_key)?;
+            Some((service.name.clone(), value))
+        });
+        secrets.collect()
+    }
+
+    fn upstreams(&mut self, config: &Config) -> BTreeMap<String, SecretString> {
+        let keys = config.upstreams.iter().filter_map(|(name, upstream)| {
+            let path = format!("upstreams.{name}.api_key");
+            let value = self.one(upstream.api_key.as_ref()?, &path, strength::header_value)?;
+            Some((name.clone(), value))
+        });
+        keys.collect()
+    }
+
+    fn password_hashes(&mut self, auth: &Auth) -> BTreeMap<String, SecretString> {
+        let hashes = auth.users.iter().enumerate().filter_map(|(index, user)| {
             let path = format!("auth.users[{index}].password_hash");
             let found = match &user.password_hash {
                 PasswordRef::Place(place) => self.one(place, &path, strength::password_hash),
                 PasswordRef::Hash(hash) => self.written(hash, &path),
             };
-            secrets.password_hashes.extend(found.map(|value| (user.name.clone(), value)));
-        }
-        secrets
-    }
-
-    fn optional(
-        &mut self,
-        place: Option<&SecretRef>,
-        key: &str,
-        check: fn(&str) -> Result<(), Flaw>,
-    ) -> Option<SecretString> {
-        self.one(place?, &format!("secrets.{key}"), check)
+            Some((user.name.clone(), found?))
+        });
+        hashes.collect()
     }
 
     /// A password hash that is written out in the config.
@@ -106,104 +171,87 @@ impl Resolver<'_> {
             .ok()
     }
 
-    fn one(
+    /// A key that must be no other one: one key for two purposes lets a value made for the one be
+    /// used for the other, and an old key that is the new one was never replaced.
+    fn key(
         &mut self,
         place: &SecretRef,
         path: &str,
-        check: fn(&str) -> Result<(), Flaw>,
+        name: &str,
+        check: Check,
     ) -> Option<SecretString> {
-        let found = self.read(place).and_then(|value| {
+        let value = self.one(place, path, check)?;
+        let same = self.keys.iter().find(|(_, key)| key.expose_secret() == value.expose_secret());
+        if let Some((other, _)) = same {
+            let message = format!("`{name}` is the same secret as `{other}`");
+            self.report.add(path, message, MAKE_KEY);
+        }
+        self.keys.push((name.to_owned(), value.clone()));
+        Some(value)
+    }
+
+    fn one(&mut self, place: &SecretRef, path: &str, check: Check) -> Option<SecretString> {
+        let found = read(place, self.base_dir, self.env).and_then(|value| {
             check(value.expose_secret())?;
             Ok(value)
         });
         found.map_err(|(wrong, help)| self.report.add(path, format!("{place} {wrong}"), help)).ok()
     }
-
-    fn read(&self, place: &SecretRef) -> Result<SecretString, Flaw> {
-        let text = match place {
-            SecretRef::File(path) => read_file(&self.base_dir.join(path))?,
-            SecretRef::Env(name) => SecretString::from((self.env)(name).ok_or_else(|| {
-                flaw("is not set", "set it for the process that runs the gateway")
-            })?),
-        };
-        let value = text.expose_secret().trim_end_matches(['\r', '\n']);
-        if value.trim().is_empty() {
-            return Err(flaw("is empty", "put the secret into it"));
-        }
-        Ok(SecretString::from(value))
-    }
-
-    /// One key for two purposes lets a value made for the one be used for the other.
-    fn refuse_reuse(&mut self, secrets: &Secrets) {
-        if let (Some(key), Some(pepper)) = (&secrets.token_key, &secrets.key_pepper)
-            && key.expose_secret() == pepper.expose_secret()
-        {
-            let message = "`key_pepper` is the same secret as `token_key`";
-            self.report.add("secrets.key_pepper", message, MAKE_KEY);
-        }
-    }
 }
 
-/// The largest secret, in bytes.
-const MAX_BYTES: u64 = 64 << 10;
-
-fn read_file(path: &Path) -> Result<SecretString, Flaw> {
-    let cannot = |why: std::io::Error| {
-        flaw(format!("cannot be read: {why}"), format!("looked for {}", path.display()))
-    };
-    // Before it is opened: opening a pipe would wait for a writer.
-    let metadata = std::fs::metadata(path).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err(flaw("is not a regular file", format!("looked at {}", path.display())));
-    }
-    let file = File::open(path).map_err(cannot)?;
-    private(&file.metadata().map_err(cannot)?, path)?;
-    let mut text = String::new();
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
-    if u64::try_from(text.len()).map_or(true, |bytes| bytes > MAX_BYTES) {
-        return Err(flaw(format!("is larger than {MAX_BYTES} bytes"), "is this the right file?"));
-    }
-    Ok(SecretString::from(text))
-}
-
-fn private(metadata: &std::fs::Metadata, path: &Path) -> Result<(), Flaw> {
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    let who = if mode & 0o007 == 0 { "group" } else { "world" };
-    let wrong = format!("is {who}-readable (mode {mode:04o})");
-    Err(flaw(wrong, format!("run: chmod 600 {}", path.display())))
-}
+/// Says what is wrong with a value.
+type Check = fn(&str) -> Result<(), Flaw>;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+    use crate::accounts::ApiKey;
     use crate::config::parse;
 
     const PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
+        -----END PRIVATE KEY-----\n";
+    const OTHER_PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
         -----END PRIVATE KEY-----\n";
     const KEY: &str = "q8Zt3vNw0LmX5cRb7YhJ2kPd9sGf4TaE6uVi1oCxWzBn";
     const PEPPER: &str = "7b1f9c3e5a8d2046f7e1b3c9d5a80246e8f1a3c5b7d90e2f4a6c8b0d1e3f5a79";
     const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$\
         MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI";
 
+    const OTHERS: [&str; 4] = [
+        "Xw4rT8mQz1Lk6NvB9sHc3JdYp7GfUa2ReVo5iWqCxMnE",
+        "Rb2nMc7VxQ4tLz9Ks1WdHg6JfPy3TaU8eZoNi5rXqBvD",
+        "Gk5vYt1CbN8mRz3XwPq7LsJd2HfTa9UeVo4iWxMnBrEc",
+        "Zp3cVx8NmQ1bRt6LkWs9HdJf4GyTa7UeKo2iXwMnErDv",
+    ];
+    const STORE: &str = "postgres://gateway:tiger-lily@db/portcullis";
+
     const YAML: &str = "\
 secrets:
   signing_key: {file: signing.pem}
   token_key: {file: token.key}
   key_pepper: {env: PEPPER}
+  store_key: {env: STORE_KEY}
+  store_key_previous: {env: STORE_KEY_OLD}
+  accept:
+    - {token_key: {env: TOKEN_KEY_OLD}, until: 2027-01-31T00:00:00Z}
+    - {signing_key: {env: SIGNING_OLD}}
 upstreams: {up: {url: 'http://h', api_key: {env: UP_KEY}}}
-auth: {users: [{name: Ann, role: user, password_hash: {env: ANN_HASH}}]}
+auth:
+  users: [{name: Ann, role: user, password_hash: {env: ANN_HASH}}]
+  environment_keys: {}
+  services: [{name: chat, role: user, secret: {env: CHAT_KEY}}]
+store: {url: {env: STORE_URL}}
 ";
 
     /// The secrets of `YAML`, with one file or variable replaced; no value removes it.
     fn resolve(changed: &str, value: Option<&str>, mode: u32) -> Result<Secrets, Problems> {
         let dir = tempfile::tempdir().unwrap();
-        let given = |name: &str, usual: &'static str| {
-            let value = if name == changed { value } else { Some(usual) };
-            value.map(str::to_owned)
+        let given = |name: &str, usual: &str| {
+            if name == changed { value.map(str::to_owned) } else { Some(usual.to_owned()) }
         };
         for (name, usual) in [("signing.pem", PEM), ("token.key", KEY)] {
             let path = dir.path().join(name);
@@ -212,11 +260,22 @@ auth: {users: [{name: Ann, role: user, password_hash: {env: ANN_HASH}}]}
             let mode = if name == changed { mode } else { 0o400 };
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
-        let env = |name: &str| match name {
-            "PEPPER" => given(name, PEPPER),
-            "UP_KEY" => given(name, "sk-upstream"),
-            "ANN_HASH" => given(name, HASH),
-            _ => None,
+        let drawn = ApiKey::generate().unwrap().reveal();
+        let usual = [
+            ("PEPPER", PEPPER),
+            ("STORE_KEY", OTHERS[0]),
+            ("STORE_KEY_OLD", OTHERS[1]),
+            ("TOKEN_KEY_OLD", OTHERS[2]),
+            ("SIGNING_OLD", OTHER_PEM),
+            ("CHAT_KEY", OTHERS[3]),
+            ("STORE_URL", STORE),
+            ("API_KEY", drawn.expose_secret()),
+            ("UP_KEY", "sk-upstream"),
+            ("ANN_HASH", HASH),
+        ];
+        let env = |name: &str| {
+            let usual = usual.iter().find(|(known, _)| *known == name);
+            usual.and_then(|(_, usual)| given(name, usual))
         };
         parse("f.yaml", YAML).unwrap().resolve_secrets(dir.path(), &env)
     }
@@ -229,8 +288,17 @@ auth: {users: [{name: Ann, role: user, password_hash: {env: ANN_HASH}}]}
         assert_eq!(secrets.key_pepper.as_ref().unwrap().expose_secret(), PEPPER);
         assert_eq!(secrets.upstream_keys["up"].expose_secret(), "sk-upstream");
         assert_eq!(secrets.password_hashes["Ann"].expose_secret(), HASH);
+        assert_eq!(secrets.store_key.as_ref().unwrap().expose_secret(), OTHERS[0]);
+        assert_eq!(secrets.store_key_previous.as_ref().unwrap().expose_secret(), OTHERS[1]);
+        assert_eq!(secrets.service_secrets["chat"].expose_secret(), OTHERS[3]);
+        assert!(secrets.environment_keys[0].expose_secret().starts_with("sk_"));
+        assert_eq!(secrets.store.url().expose_secret(), STORE);
+        let accepted: Vec<_> = secrets.accepted.iter().map(|key| (key.kind, key.until)).collect();
+        let until = "2027-01-31T00:00:00Z".parse().unwrap();
+        assert_eq!(accepted, [(KeyKind::Token, Some(until)), (KeyKind::Signing, None)]);
+        assert_eq!(secrets.accepted[0].value.expose_secret(), OTHERS[2]);
         let shown = format!("{secrets:?}");
-        for value in [KEY, PEPPER, HASH, "sk-upstream", "MC4CAQ"] {
+        for value in [KEY, PEPPER, HASH, "sk-upstream", "MC4CAQ", "tiger-lily", "sk_", OTHERS[2]] {
             assert!(!shown.contains(value), "{shown}");
         }
     }
@@ -281,12 +349,45 @@ auth: {users: [{name: Ann, role: user, password_hash: {env: ANN_HASH}}]}
                 "4:3",
                 "from sample keys",
             ),
-            ("UP_KEY", Some("Bearer sk-1234"), 0, "5:35", "without `Bearer`"),
-            ("ANN_HASH", Some("plain words"), 0, "6:40", "portcullis user hash"),
-            ("ANN_HASH", Some("$2b$12$abcdefghijklmnopqrstuv"), 0, "6:40", "Argon2id"),
-            ("ANN_HASH", Some("=19456,t=2,p=1"), 0, "6:40", "quote its `$`"),
+            ("UP_KEY", Some("Bearer sk-1234"), 0, "10:35", "without `Bearer`"),
+            ("STORE_KEY", Some("tiny-key"), 0, "5:3", "shorter than 32 bytes"),
+            ("STORE_KEY", Some(KEY), 0, "5:3", "`store_key` is the same secret as `token_key`"),
+            ("STORE_KEY_OLD", Some(OTHERS[0]), 0, "6:3", "the same secret as `store_key`"),
+            ("TOKEN_KEY_OLD", None, 0, "8:8", "`TOKEN_KEY_OLD` is not set"),
+            ("TOKEN_KEY_OLD", Some(KEY), 0, "8:8", "the same secret as `token_key`"),
+            ("SIGNING_OLD", Some(KEY), 0, "9:8", "is not an Ed25519 private key"),
+            ("SIGNING_OLD", Some(PEM), 0, "9:8", "the same secret as `signing_key`"),
+            ("CHAT_KEY", Some(&long("ab")), 0, "14:39", "weak key"),
+            (
+                "CHAT_KEY",
+                Some(OTHERS[2]),
+                0,
+                "14:39",
+                "`auth.services[0].secret` is the same secret as `secrets.accept[0].token_key`",
+            ),
+            ("STORE_URL", None, 0, "15:9", "`STORE_URL` is not set"),
+            ("STORE_URL", Some("postgres://u:tiger@h"), 0, "15:9", "names no database"),
+            ("API_KEY", None, 0, "13:3", "`API_KEY` is not set"),
+            ("API_KEY", Some("hunter2hunter2"), 0, "13:3", "portcullis key generate"),
+            ("ANN_HASH", Some("plain words"), 0, "12:35", "portcullis user hash"),
+            ("ANN_HASH", Some("$2b$12$abcdefghijklmnopqrstuv"), 0, "12:35", "Argon2id"),
+            ("ANN_HASH", Some("=19456,t=2,p=1"), 0, "12:35", "quote its `$`"),
         ] {
             check(changed, value, mode, place, words);
+        }
+    }
+
+    #[test]
+    fn the_store_is_where_the_config_says() {
+        for (yaml, expected) in [
+            ("", "sqlite:portcullis.db"),
+            ("store: {url: 'sqlite:///a b.db'}", "sqlite:///a b.db"),
+            ("store: {url: {env: URL}}", "sqlite:c.db"),
+        ] {
+            let config = parse("f", yaml).unwrap();
+            let env = |_: &str| Some("sqlite:c.db\n".to_owned());
+            let secrets = config.resolve_secrets(Path::new("/conf"), &env).unwrap();
+            assert_eq!(secrets.store.url().expose_secret(), expected, "{yaml}");
         }
     }
 

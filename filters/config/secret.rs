@@ -41,7 +41,7 @@ enum Place {
 }
 
 /// Never repeats what it finds: someone may have written the secret itself.
-struct RefVisitor;
+pub(super) struct RefVisitor;
 
 impl<'de> Visitor<'de> for RefVisitor {
     type Value = SecretRef;

@@ -5,6 +5,8 @@
 use crate::accounts::PasswordHash;
 use crate::accounts::keys::check_strength;
 
+use super::store::{FORMS, StorePlace};
+
 /// What is wrong with a secret, and how to mend it.
 pub(super) type Flaw = (String, String);
 
@@ -14,7 +16,7 @@ pub(super) fn flaw(wrong: impl Into<String>, help: impl Into<String>) -> Flaw {
 
 /// How to mend a weak key.
 pub(super) const MAKE_KEY: &str =
-    "make a good one: openssl rand -base64 48 > token.key && chmod 600 token.key";
+    "make a good one: openssl rand -base64 48 > FILE && chmod 600 FILE";
 
 /// How to mend a signing key.
 const MAKE_SIGNING_KEY: &str = "make a good one: \
@@ -45,6 +47,11 @@ pub(super) fn header_value(value: &str) -> Result<(), Flaw> {
         return Ok(());
     }
     Err(flaw("holds more than one word", "put the key alone into it, without `Bearer`"))
+}
+
+/// Accepts what a store can be opened with.
+pub(super) fn store_url(value: &str) -> Result<(), Flaw> {
+    StorePlace::parse(value).map(drop).map_err(|wrong| flaw(format!("is refused: {wrong}"), FORMS))
 }
 
 /// Accepts what a login can be checked against.

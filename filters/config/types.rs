@@ -11,10 +11,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::access::{self, Auth, Quota, Roles};
+use super::access::Auth;
 use super::diagnostic::Source;
 use super::firewall::Firewall;
-use super::secret::SecretRef;
+use super::keys::SecretRefs;
+use super::quota::{self, Quota};
+use super::roles::Roles;
+use super::store::Store;
 use super::units;
 use super::upstream::{Route, Upstream};
 
@@ -32,6 +35,8 @@ pub struct Config {
     pub admin: Admin,
     /// The gateway's own keys.
     pub secrets: SecretRefs,
+    /// Where accounts are kept.
+    pub store: Store,
     /// The inference servers, by name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which request goes where; the first match wins.
@@ -41,7 +46,7 @@ pub struct Config {
     /// What each role may do.
     pub roles: Roles,
     /// How much a user may use, by name; `default` is always there.
-    #[serde(deserialize_with = "access::quotas")]
+    #[serde(deserialize_with = "quota::quotas")]
     pub quotas: BTreeMap<String, Quota>,
     /// What one request may ask for.
     pub caps: Caps,
@@ -64,11 +69,12 @@ impl Default for Config {
             listeners: vec![Listener::default()],
             admin: Admin::default(),
             secrets: SecretRefs::default(),
+            store: Store::default(),
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
             auth: Auth::default(),
             roles: Roles::default(),
-            quotas: access::default_quotas(),
+            quotas: quota::default_quotas(),
             caps: Caps::default(),
             firewall: Firewall::default(),
             audit: Audit::default(),
@@ -143,6 +149,9 @@ pub struct Tls {
     pub cert_file: PathBuf,
     /// PEM file with the private key.
     pub key_file: PathBuf,
+    /// PEM file with CAs: a client may show a certificate of one of them, and then it is verified.
+    #[serde(default)]
+    pub client_ca_file: Option<PathBuf>,
     /// Send `Strict-Transport-Security` (RFC 6797).
     #[serde(default = "yes")]
     pub hsts: bool,
@@ -197,18 +206,6 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)) }
     }
-}
-
-/// Where the gateway's own keys are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SecretRefs {
-    /// Ed25519 PKCS#8 PEM (RFC 8410): signs user tokens.
-    pub signing_key: Option<SecretRef>,
-    /// 32 bytes or more: signs scoped tokens with HS256 (RFC 7518 section 3.2).
-    pub token_key: Option<SecretRef>,
-    /// 32 bytes or more: keys the digests of API keys.
-    pub key_pepper: Option<SecretRef>,
 }
 
 /// What one request may ask for.

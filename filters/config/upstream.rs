@@ -8,9 +8,10 @@ use http::Uri;
 use http::uri::Scheme;
 use serde::{Deserialize, Serialize};
 
-use super::access;
+use super::quota;
 use super::secret::SecretRef;
 use super::units;
+use super::url;
 
 /// An inference server, or several that are alike.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -146,10 +147,9 @@ fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     if uri.query().is_some() {
         return Err("the URL of an upstream has no query");
     }
-    let rest = authority.as_str().strip_prefix(authority.host());
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let (host, port, base_path) = (name(host)?, port(rest, tls)?, base_path(uri.path())?);
-    Ok(Endpoint { tls, host, port, base_path })
+    let (host, port) = url::host_and_port(authority)?;
+    let port = port.unwrap_or(if tls { 443 } else { 80 });
+    Ok(Endpoint { tls, host, port, base_path: base_path(uri.path())? })
 }
 
 /// Every request keeps its own path, so one that is in the URL too would be there twice.
@@ -170,24 +170,6 @@ fn base_path(path: &str) -> Result<String, &'static str> {
     }
 }
 
-fn name(host: &str) -> Result<String, &'static str> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    if host.is_empty() || !host.bytes().all(allowed) {
-        return Err("this URL has no valid host");
-    }
-    Ok(host.to_ascii_lowercase())
-}
-
-/// What follows the host: nothing, or a colon and a port that is not 0.
-fn port(rest: Option<&str>, tls: bool) -> Result<u16, &'static str> {
-    let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
-        return Ok(if tls { 443 } else { 80 });
-    };
-    let digits = rest.strip_prefix(':').filter(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-    let port = digits.and_then(|digits| digits.parse().ok()).filter(|&port| port != 0);
-    port.ok_or("the port of an upstream is from 1 to 65535")
-}
-
 /// Sends matching requests to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -198,7 +180,7 @@ pub struct Route {
     /// The name of the upstream.
     pub upstream: String,
     /// The name of the firewall policy.
-    #[serde(default = "access::default_name")]
+    #[serde(default = "quota::default_name")]
     pub policy: String,
     /// Bytes of a request body, instead of the listener's limit.
     #[serde(default, with = "units::optional")]

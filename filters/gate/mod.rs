@@ -2,6 +2,7 @@
 //! rooms; anyone's own `ProxyHttp` becomes a Portcullis by calling these methods from its hooks.
 
 mod empty;
+mod journey;
 mod record;
 mod relay;
 mod settle;
@@ -23,24 +24,16 @@ use uuid::Uuid;
 
 use crate::answer::{Expect, ModelFilter};
 use crate::audit::Text;
-use crate::authn::{self, Identity};
-use crate::authz::{self, Grant};
-use crate::body::{self, Held};
-use crate::clear::{self, Cleared};
+use crate::authz;
+use crate::body;
 use crate::context::{Ctx, Exchange, Stage};
-use crate::edge::{self, Admitted, Head, HeadSeen};
+use crate::edge::HeadSeen;
 use crate::forward::{self, Outgoing};
-use crate::metrics::Room;
-use crate::own::{OwnAnswer, OwnApi, OwnCall, OwnOutcome};
+use crate::own::OwnApi;
 use crate::peer;
-use crate::prompt::Prompt;
-use crate::quota::{Charge, Demand, GpuSpeed, Reservation, estimate_prompt_tokens};
 use crate::state::State;
-use crate::surface::{self, Access, Dialect, Listener, Operation, OwnOp, Target};
-use crate::verdict::{Denial, Reason};
+use crate::surface::{Listener, Operation, Target};
 
-/// Bodies of own endpoints are small; texts to be scanned are not.
-const OWN_BODY: u64 = 64 << 10;
 /// Connections tried for one request.
 const MAX_TRIES: usize = 3;
 /// A client that takes this long to take one write is gone.
@@ -141,238 +134,6 @@ impl Gate {
             Err(denial) => {
                 self.refuse(session, ctx, denial).await?;
                 Ok(true)
-            }
-        }
-    }
-
-    /// The rooms in their order. Each takes what only the one before it can make.
-    async fn journey(
-        &self,
-        session: &mut Session,
-        ctx: &mut Ctx,
-    ) -> Result<Option<OwnAnswer>, Denial> {
-        let admitted = self.admit(session, ctx)?;
-        ctx.leave(Room::Edge);
-        let (operation, model) = self.recognise(session, ctx)?;
-        ctx.leave(Room::Surface);
-        let identity = self.identify(session, ctx, operation)?;
-        if let Some(identity) = &identity {
-            authz::permit(identity, operation)?;
-        }
-        ctx.leave(Room::Authn);
-        let (bytes, held) = self.collect(session, ctx, operation).await?;
-        ctx.leave(Room::Body);
-        ctx.trace.input_length = Some(bytes.len() as u64);
-        match (operation.target, identity) {
-            (Target::Own(op), identity) => {
-                self.call(ctx, op, &admitted, identity.as_ref(), bytes).await.map(Some)
-            }
-            (Target::Upstream(_), Some(identity)) if operation.takes_body() => {
-                self.prepare(ctx, operation, &identity, &bytes, held).await.map(|()| None)
-            }
-            (Target::Upstream(_), Some(identity)) => {
-                self.prepare_read(ctx, operation, &identity, model).await.map(|()| None)
-            }
-            (Target::Upstream(_), None) => Err(authn::missing()),
-        }
-    }
-
-    fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<Admitted, Denial> {
-        let request = session.req_header();
-        ctx.dialect = Dialect::of_path(request.uri.path());
-        let head = Head {
-            path: request.uri.path(),
-            query: request.uri.query(),
-            raw_target: request.raw_path(),
-            host: host(request),
-            headers: &request.headers,
-            http2: session.is_http2(),
-            keep_alive: session.get_keepalive().is_some(),
-            peer: session.client_addr().and_then(|address| address.as_inet()).copied(),
-        };
-        ctx.trace.client = head.peer.map(|peer| peer.ip());
-        let trusted = ctx.snapshot.trusted_proxies();
-        let admitted = edge::admit(&head, self.policy.max_header_bytes, trusted)?;
-        ctx.trace.client = Some(admitted.client());
-        Ok(admitted)
-    }
-
-    fn recognise(
-        &self,
-        session: &Session,
-        ctx: &mut Ctx,
-    ) -> Result<(&'static Operation, Option<String>), Denial> {
-        let request = session.req_header();
-        let (method, path) = (request.method.as_str(), request.uri.path());
-        let (operation, model) = surface::recognise(self.policy.listener, method, path)?;
-        ctx.operation = Some(operation);
-        ctx.dialect = operation.dialect;
-        edge::check_query(request.uri.query())?;
-        if !operation.is_probe() {
-            if self.state.is_draining() {
-                return Err(Denial::new(Reason::Draining, "the gateway is shutting down")
-                    .retry_after(Duration::from_secs(1))
-                    .closing());
-            }
-            self.state.audit.admit()?;
-        }
-        Ok((operation, model.map(str::to_owned)))
-    }
-
-    fn identify(
-        &self,
-        session: &Session,
-        ctx: &mut Ctx,
-        operation: &Operation,
-    ) -> Result<Option<Arc<Identity>>, Denial> {
-        if operation.access == Access::Open {
-            return Ok(None);
-        }
-        let now = self.state.clock.unix_secs();
-        let identity = authn::identify(&ctx.snapshot, &session.req_header().headers, now)?;
-        ctx.trace.user = Some(identity.user().to_owned());
-        ctx.trace.key = identity.key_id().map(str::to_owned);
-        Ok(Some(identity))
-    }
-
-    async fn collect(
-        &self,
-        session: &mut Session,
-        ctx: &Ctx,
-        operation: &Operation,
-    ) -> Result<(Bytes, Held), Denial> {
-        if !operation.takes_body() {
-            if body::is_announced(session.req_header()) {
-                let message = "this request must not have a body";
-                return Err(Denial::new(Reason::InvalidRequest, message).closing());
-            }
-            return Ok((Bytes::new(), Held::default()));
-        }
-        edge::check_media_type(&session.req_header().headers)?;
-        let default = self.policy.max_body_bytes;
-        let max_bytes = match operation.target {
-            Target::Own(OwnOp::Scan) => default,
-            Target::Own(_) => default.min(OWN_BODY),
-            Target::Upstream(_) => ctx.snapshot.routes().body_limit(operation.path, default),
-        };
-        let limits = body::Limits {
-            max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-            deadline: self.policy.body_timeout,
-        };
-        body::collect(session, limits, &self.state.budget).await
-    }
-
-    async fn call(
-        &self,
-        ctx: &mut Ctx,
-        op: OwnOp,
-        admitted: &Admitted,
-        identity: Option<&Arc<Identity>>,
-        body: Bytes,
-    ) -> Result<OwnAnswer, Denial> {
-        let reservation = match identity {
-            Some(identity) => Some(self.reserve(ctx, identity, Charge::default()).await?),
-            None => None,
-        };
-        let client = admitted.client();
-        let snapshot = &ctx.snapshot;
-        let call = OwnCall { op, state: &self.state, snapshot, identity, client, body };
-        let OwnOutcome { user, result } = self.own.call(call).await;
-        if let Some(reservation) = reservation {
-            reservation.settle(Charge::default()).await;
-        }
-        ctx.trace.user = user.or(ctx.trace.user.take());
-        result
-    }
-
-    /// A request with a prompt: parse, grant, reserve, clear.
-    async fn prepare(
-        &self,
-        ctx: &mut Ctx,
-        operation: &'static Operation,
-        identity: &Arc<Identity>,
-        bytes: &Bytes,
-        held: Held,
-    ) -> Result<(), Denial> {
-        let mut prompt = parse(ctx, operation, bytes).await?;
-        let grant = authz::grant(&ctx.snapshot, identity, &mut prompt)?;
-        note_grant(ctx, &grant);
-        check_route_limit(&grant, bytes.len())?;
-        ctx.leave(Room::Authz);
-        let texts = prompt.pieces().iter().map(|piece| piece.text.as_str());
-        let prompt_estimate = estimate_prompt_tokens(texts);
-        let estimate = estimate(&grant, &prompt, prompt_estimate);
-        let reservation = self.reserve(ctx, identity, estimate).await?;
-        ctx.leave(Room::Quota);
-        let streams = prompt.streams();
-        let strip_usage = streams && operation.reports_usage_on_request() && !prompt.wants_usage();
-        if strip_usage {
-            prompt.ask_for_usage();
-        }
-        let cleared = Some(clear(ctx, &grant, prompt).await?);
-        ctx.stage = Stage::Cleared(Box::new(Exchange {
-            path: operation.path.to_owned(),
-            grant,
-            reservation,
-            cleared,
-            streams,
-            strip_usage,
-            prompt_estimate,
-            attempts: 0,
-            sent: 0,
-            _held: held,
-            _counted: self.state.metrics.reservation_open(),
-        }));
-        Ok(())
-    }
-
-    /// A request without a body: a list of models, or one of them.
-    async fn prepare_read(
-        &self,
-        ctx: &mut Ctx,
-        operation: &'static Operation,
-        identity: &Arc<Identity>,
-        model: Option<String>,
-    ) -> Result<(), Denial> {
-        let grant = authz::grant_read(&ctx.snapshot, identity, operation, model.as_deref())?;
-        note_grant(ctx, &grant);
-        let path = operation.path.replace("{model}", grant.model());
-        let reservation = self.reserve(ctx, identity, Charge::default()).await?;
-        ctx.stage = Stage::Cleared(Box::new(Exchange {
-            grant,
-            reservation,
-            cleared: None,
-            path,
-            streams: false,
-            strip_usage: false,
-            prompt_estimate: 0,
-            attempts: 0,
-            sent: 0,
-            _held: Held::default(),
-            _counted: self.state.metrics.reservation_open(),
-        }));
-        Ok(())
-    }
-
-    async fn reserve(
-        &self,
-        ctx: &mut Ctx,
-        identity: &Identity,
-        estimate: Charge,
-    ) -> Result<Reservation, Denial> {
-        let mut demand = Demand::new(ctx.id.as_u128(), estimate);
-        for (level, subject, limits) in identity.meters() {
-            demand = demand.level(*level, *subject, Arc::clone(limits));
-        }
-        match self.state.counters.reserve(demand).await {
-            Ok(reservation) => {
-                ctx.trace.quota = Some(reservation.view());
-                Ok(reservation)
-            }
-            Err(refusal) => {
-                self.state.metrics.quota_refused(refusal.meter().name());
-                ctx.trace.quota = Some(refusal.view());
-                Err(Denial::from(&refusal))
             }
         }
     }
@@ -549,74 +310,6 @@ impl Gate {
             expect.allow_model = Some(allow);
         }
         Some(expect)
-    }
-}
-
-/// `Host` on HTTP/1, the authority on HTTP/2.
-fn host(request: &RequestHeader) -> Option<&[u8]> {
-    let header = request.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
-    header.or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()))
-}
-
-/// Parses a body; a long one on a blocking thread.
-async fn parse(
-    ctx: &mut Ctx,
-    operation: &'static Operation,
-    bytes: &Bytes,
-) -> Result<Prompt, Denial> {
-    let (snapshot, bytes) = (Arc::clone(&ctx.snapshot), bytes.clone());
-    let long = bytes.len() > clear::INLINE;
-    let work = move || {
-        let prompt = Prompt::parse(operation, &bytes, snapshot.caps())?;
-        let digest = snapshot.digest(prompt.pieces());
-        Ok::<_, Denial>((prompt, digest))
-    };
-    let (prompt, digest) = if long {
-        tokio::task::spawn_blocking(work).await.map_err(|_| {
-            Denial::new(Reason::Internal, "the body could not be parsed").detail("parser panicked")
-        })??
-    } else {
-        work()?
-    };
-    ctx.trace.model = Some(prompt.model().to_owned());
-    ctx.trace.prompt_digest = Some(digest);
-    ctx.leave(Room::Prompt);
-    Ok(prompt)
-}
-
-/// Scans a prompt by the policy of its route.
-async fn clear(ctx: &mut Ctx, grant: &Grant, prompt: Prompt) -> Result<Cleared, Denial> {
-    let (scanner, policy) = (ctx.snapshot.scanner(), grant.route().policy());
-    let outcome = clear::clear(scanner, policy, ctx.snapshot.on_error(), prompt).await;
-    ctx.trace.report = outcome.report;
-    ctx.trace.input = outcome.coverage;
-    ctx.leave(Room::Scan);
-    outcome.result
-}
-
-fn note_grant(ctx: &mut Ctx, grant: &Grant) {
-    ctx.trace.upstream = Some(grant.route().upstream().name.clone());
-    if !grant.model().is_empty() {
-        ctx.trace.model = Some(grant.model().to_owned());
-    }
-}
-
-/// The limit of the route that was found; before, only the largest of all was known.
-fn check_route_limit(grant: &Grant, length: usize) -> Result<(), Denial> {
-    match grant.route().max_body_bytes() {
-        Some(limit) if length as u64 > limit => Err(Denial::new(
-            Reason::PayloadTooLarge,
-            format!("the body is larger than {limit} bytes"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn estimate(grant: &Grant, prompt: &Prompt, prompt_tokens: u64) -> Charge {
-    let completion = grant.max_tokens().saturating_mul(prompt.answers());
-    Charge {
-        tokens: prompt_tokens.saturating_add(completion),
-        gpu_ms: GpuSpeed::default().estimate_gpu_ms(prompt_tokens, completion),
     }
 }
 

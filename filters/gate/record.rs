@@ -46,6 +46,9 @@ fn record(ctx: &mut Ctx) -> AuditRecord {
     record.prompt_digest = trace.prompt_digest;
     record.usage = trace.usage;
     findings(&mut record, trace);
+    for (name, value) in &trace.details {
+        record.detail(name, value.as_str());
+    }
     if trace.status > 0 {
         record.detail("status", trace.status);
     }
@@ -82,7 +85,7 @@ fn finding(finding: &crate::scan::Finding) -> Finding {
 /// What the record is about: the reason of a refusal tells more than the path.
 fn operation(ctx: &Ctx) -> Operation {
     match ctx.trace.denial.as_ref().map(crate::verdict::Denial::reason) {
-        Some(Reason::InvalidCredentials) => return Operation::Authentication,
+        Some(Reason::InvalidCredentials | Reason::MfaRequired) => return Operation::Authentication,
         Some(Reason::InsufficientScope | Reason::ModelNotAllowed) => {
             return Operation::Authorization;
         }
@@ -90,10 +93,48 @@ fn operation(ctx: &Ctx) -> Operation {
         _ => {}
     }
     match ctx.operation.map(|operation| operation.target) {
-        Some(Target::Own(OwnOp::Login | OwnOp::ScopedToken | OwnOp::Me)) => {
-            Operation::Authentication
-        }
-        Some(Target::Own(_) | Target::Upstream(_)) | None => Operation::Inference,
+        Some(Target::Own(op)) => own_operation(op),
+        Some(Target::Upstream(_)) | None => Operation::Inference,
+    }
+}
+
+const fn own_operation(op: OwnOp) -> Operation {
+    match op {
+        OwnOp::Login
+        | OwnOp::Logout
+        | OwnOp::Me
+        | OwnOp::ScopedToken
+        | OwnOp::TokenRevoke
+        | OwnOp::MfaConfirm => Operation::Authentication,
+        OwnOp::Password
+        | OwnOp::Sessions
+        | OwnOp::SessionRevoke
+        | OwnOp::MfaEnable
+        | OwnOp::MfaDisable
+        | OwnOp::Keys
+        | OwnOp::KeyCreate
+        | OwnOp::KeyRevoke
+        | OwnOp::KeyRotate
+        | OwnOp::Register
+        | OwnOp::Users
+        | OwnOp::UserShow
+        | OwnOp::UserChange
+        | OwnOp::UserDelete
+        | OwnOp::UserRole
+        | OwnOp::UserPassword
+        | OwnOp::UserRevoke
+        | OwnOp::UserMfaReset
+        | OwnOp::UserSessions
+        | OwnOp::UserKeys
+        | OwnOp::UserKeyCreate => Operation::Account,
+        OwnOp::EmergencyRevoke => Operation::Incident,
+        OwnOp::Scan
+        | OwnOp::Jwks
+        | OwnOp::OpenApi
+        | OwnOp::Live
+        | OwnOp::Ready
+        | OwnOp::Health
+        | OwnOp::Metrics => Operation::Inference,
     }
 }
 
@@ -101,6 +142,7 @@ fn status(trace: &Trace) -> Status {
     match &trace.denial {
         Some(denial) => match denial.reason() {
             Reason::InvalidCredentials
+            | Reason::MfaRequired
             | Reason::UpstreamUnavailable
             | Reason::UpstreamTimeout
             | Reason::UpstreamRefused
@@ -111,6 +153,7 @@ fn status(trace: &Trace) -> Status {
             | Reason::ModelNotAllowed
             | Reason::NotFound
             | Reason::MethodNotAllowed
+            | Reason::Conflict
             | Reason::RequestTimeout
             | Reason::PayloadTooLarge
             | Reason::UnsupportedMediaType

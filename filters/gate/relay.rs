@@ -128,7 +128,11 @@ pub(super) fn pass(
     ctx: &mut Ctx,
 ) -> pingora::Result<()> {
     let id = ctx.id;
-    let Stage::Answering(_, reply) = &mut ctx.stage else { return Ok(()) };
+    let Stage::Answering(exchange, reply) = &mut ctx.stage else { return Ok(()) };
+    if let Some(denial) = exchange.entry.denial() {
+        reply.broken = Some(denial);
+        return Err(stopped("credential was revoked"));
+    }
     let arrived = chunk.take().unwrap_or_default();
     let out = match &mut reply.relay {
         Relay::Answer(answer) => match answer.push(&arrived, end) {

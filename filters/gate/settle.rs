@@ -52,6 +52,11 @@ pub(super) fn due(ctx: &mut Ctx, left: bool) -> Option<(Reservation, Charge)> {
 
 /// Ends a request that Pingora has dropped without its last hook.
 pub(crate) fn abandon(ctx: &mut Ctx) {
+    if let Stage::Cleared(exchange) | Stage::Answering(exchange, _) = &ctx.stage
+        && let Some(denial) = exchange.entry.denial()
+    {
+        ctx.trace.denial = Some(denial);
+    }
     if let Some((reservation, charge)) = due(ctx, true) {
         // Nobody can wait here. The store in memory settles at once; one on the network frees the
         // hold by its lease.

@@ -9,6 +9,7 @@ mod ollama;
 mod openai;
 mod own;
 
+use crate::accounts::permission::Permission;
 use crate::answer::Shape;
 use crate::prompt::Role;
 use crate::verdict::{Denial, Reason};
@@ -50,10 +51,10 @@ pub enum Target {
 pub enum Access {
     /// Anyone, without a credential.
     Open,
-    /// Anyone who is identified.
-    Authenticated,
     /// Who holds this scope.
     Scope(&'static str),
+    /// Whom the table of permissions lets.
+    Permission(Permission),
 }
 
 /// Which listener offers an operation.
@@ -134,7 +135,8 @@ pub struct Operation {
     pub id: &'static str,
     /// Accepted methods; `HEAD` goes with `GET`.
     pub method: &'static str,
-    /// Exact path; a last segment `{model}` stands for a model's name.
+    /// Exact path. One `{name}` in it stands for a segment; `{model}`, at the end, for a model's
+    /// name, in which there may be slashes.
     pub path: &'static str,
     /// Whose errors and texts.
     pub dialect: Dialect,
@@ -171,7 +173,7 @@ impl Operation {
     /// Whether a JSON body is part of the request.
     #[must_use]
     pub fn takes_body(&self) -> bool {
-        self.method == "POST"
+        matches!(self.method, "POST" | "PATCH")
     }
 
     /// Whether a model generates text for it, so that a cap on tokens applies.
@@ -198,7 +200,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
     openai::OPERATIONS.iter().chain(ollama::OPERATIONS).chain(own::OPERATIONS)
 }
 
-/// Finds the operation of a request, and the model that its path names.
+/// Finds the operation of a request, and the model, user or id that its path names.
 ///
 /// The path is compared as it was sent: no decoding, no dot segments, no case folding, so no two
 /// spellings reach one operation.
@@ -210,27 +212,29 @@ pub fn recognise<'p>(
     method: &str,
     path: &'p str,
 ) -> Result<(&'static Operation, Option<&'p str>), Denial> {
-    let mut allowed = None;
+    let mut allowed = Vec::new();
     for operation in operations().filter(|o| o.listeners.contains(&listener)) {
-        let Some(model) = match_path(operation.path, path) else { continue };
+        let Some(named) = match_path(operation.path, path) else { continue };
         if operation.method == method || (operation.method == "GET" && method == "HEAD") {
-            return Ok((operation, model));
+            return Ok((operation, named));
         }
-        allowed = Some(if operation.method == "GET" { "GET, HEAD" } else { operation.method });
+        allowed.push(if operation.method == "GET" { "GET, HEAD" } else { operation.method });
     }
-    Err(match allowed {
-        Some(methods) => {
-            Denial::new(Reason::MethodNotAllowed, "this path has another method").allow(methods)
-        }
-        None => Denial::new(Reason::NotFound, "there is no such endpoint"),
-    })
+    if allowed.is_empty() {
+        return Err(Denial::new(Reason::NotFound, "there is no such endpoint"));
+    }
+    let denial = Denial::new(Reason::MethodNotAllowed, "this path has other methods");
+    Err(denial.allow(allowed.join(", ")))
 }
 
 fn match_path<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
-    match pattern.strip_suffix("{model}") {
-        None => (pattern == path).then_some(None),
-        Some(prefix) => path.strip_prefix(prefix).filter(|rest| !rest.is_empty()).map(Some),
-    }
+    let Some((prefix, rest)) = pattern.split_once('{') else {
+        return (pattern == path).then_some(None);
+    };
+    let (name, suffix) = rest.split_once('}')?;
+    let named = path.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    let one_segment = name == "model" || !named.contains('/');
+    (one_segment && !named.is_empty()).then_some(Some(named))
 }
 
 const fn required(name: &'static str, kind: Kind) -> Param {
@@ -261,9 +265,20 @@ mod tests {
         check(Public, "HEAD", "/", "ollama.root");
         check(Public, "GET", "/v1/chat/completions", "method_not_allowed");
         check(Public, "post", "/v1/chat/completions", "method_not_allowed");
+        check(Public, "DELETE", "/auth/api-keys/a1", "own.key_revoke");
+        check(Public, "POST", "/auth/api-keys/a1/rotate", "own.key_rotate");
+        check(Public, "DELETE", "/auth/api-keys/a1/rotate", "method_not_allowed");
+        check(Public, "DELETE", "/auth/api-keys/a/b", "not_found");
+        check(Public, "DELETE", "/auth/api-keys/", "not_found");
         check(Public, "GET", "/metrics", "not_found");
         check(Admin, "GET", "/metrics", "own.metrics");
         check(Admin, "POST", "/v1/chat/completions", "not_found");
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_all_that_the_path_has() {
+        let denial = recognise(Listener::Public, "PUT", "/auth/api-keys").unwrap_err();
+        assert_eq!(denial.allowed_methods(), Some("GET, HEAD, POST"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! where they are handled.
 
 use super::{Access, Dialect, Listener, Operation, Target};
+use crate::accounts::permission::Permission;
 
 /// What the gateway answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,10 +10,60 @@ use super::{Access, Dialect, Listener, Operation, Target};
 pub enum OwnOp {
     /// `POST /auth/login`
     Login,
+    /// `POST /auth/logout`
+    Logout,
     /// `GET /auth/me`
     Me,
+    /// `POST /auth/password`: one's own.
+    Password,
+    /// `GET /auth/sessions`
+    Sessions,
+    /// `DELETE /auth/sessions/{id}`
+    SessionRevoke,
     /// `POST /auth/scoped-token`
     ScopedToken,
+    /// `POST /auth/revoke`: a token that the caller holds.
+    TokenRevoke,
+    /// `POST /auth/mfa/enable`
+    MfaEnable,
+    /// `POST /auth/mfa/confirm`
+    MfaConfirm,
+    /// `POST /auth/mfa/disable`
+    MfaDisable,
+    /// `GET /auth/api-keys`
+    Keys,
+    /// `POST /auth/api-keys`
+    KeyCreate,
+    /// `DELETE /auth/api-keys/{id}`
+    KeyRevoke,
+    /// `POST /auth/api-keys/{id}/rotate`
+    KeyRotate,
+    /// `POST /auth/register`
+    Register,
+    /// `GET /auth/users`
+    Users,
+    /// `GET /auth/users/{name}`
+    UserShow,
+    /// `PATCH /auth/users/{name}`: state and e-mail address.
+    UserChange,
+    /// `DELETE /auth/users/{name}`
+    UserDelete,
+    /// `POST /auth/users/{name}/role`
+    UserRole,
+    /// `POST /auth/users/{name}/password`
+    UserPassword,
+    /// `POST /auth/users/{name}/revoke`: every session and token of a user.
+    UserRevoke,
+    /// `POST /auth/users/{name}/mfa/reset`
+    UserMfaReset,
+    /// `GET /auth/users/{name}/sessions`
+    UserSessions,
+    /// `GET /auth/users/{name}/api-keys`
+    UserKeys,
+    /// `POST /auth/users/{name}/api-keys`
+    UserKeyCreate,
+    /// `POST /auth/emergency-revoke`
+    EmergencyRevoke,
     /// `POST /api/v1/scan`
     Scan,
     /// `GET /.well-known/jwks.json`
@@ -32,19 +83,37 @@ pub enum OwnOp {
 const PUBLIC: &[Listener] = &[Listener::Public];
 const BOTH: &[Listener] = &[Listener::Public, Listener::Admin];
 
+#[rustfmt::skip] // a table: one operation a row
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { method: "POST", ..own("own.login", "/auth/login", OwnOp::Login, PUBLIC) },
-    Operation { access: Access::Authenticated, ..own("own.me", "/auth/me", OwnOp::Me, PUBLIC) },
-    Operation {
-        method: "POST",
-        access: Access::Authenticated,
-        ..own("own.scoped_token", "/auth/scoped-token", OwnOp::ScopedToken, PUBLIC)
-    },
-    Operation {
-        method: "POST",
-        access: Access::Scope("scan"),
-        ..own("own.scan", "/api/v1/scan", OwnOp::Scan, PUBLIC)
-    },
+    account("own.logout", "POST", "/auth/logout", OwnOp::Logout, Permission::OwnSessions),
+    account("own.me", "GET", "/auth/me", OwnOp::Me, Permission::OwnAccount),
+    account("own.password", "POST", "/auth/password", OwnOp::Password, Permission::OwnSessions),
+    account("own.sessions", "GET", "/auth/sessions", OwnOp::Sessions, Permission::OwnSessions),
+    account("own.session_revoke", "DELETE", "/auth/sessions/{id}", OwnOp::SessionRevoke, Permission::OwnSessions),
+    account("own.scoped_token", "POST", "/auth/scoped-token", OwnOp::ScopedToken, Permission::MintTokens),
+    account("own.token_revoke", "POST", "/auth/revoke", OwnOp::TokenRevoke, Permission::RevokeHeldToken),
+    account("own.mfa_enable", "POST", "/auth/mfa/enable", OwnOp::MfaEnable, Permission::OwnMfa),
+    account("own.mfa_confirm", "POST", "/auth/mfa/confirm", OwnOp::MfaConfirm, Permission::OwnMfa),
+    account("own.mfa_disable", "POST", "/auth/mfa/disable", OwnOp::MfaDisable, Permission::OwnMfa),
+    account("own.keys", "GET", "/auth/api-keys", OwnOp::Keys, Permission::OwnKeys),
+    account("own.key_create", "POST", "/auth/api-keys", OwnOp::KeyCreate, Permission::OwnKeys),
+    account("own.key_revoke", "DELETE", "/auth/api-keys/{id}", OwnOp::KeyRevoke, Permission::OwnKeys),
+    account("own.key_rotate", "POST", "/auth/api-keys/{id}/rotate", OwnOp::KeyRotate, Permission::OwnKeys),
+    account("own.register", "POST", "/auth/register", OwnOp::Register, Permission::CreateUsers),
+    account("own.users", "GET", "/auth/users", OwnOp::Users, Permission::ReadUsers),
+    account("own.user", "GET", "/auth/users/{name}", OwnOp::UserShow, Permission::ReadUsers),
+    account("own.user_change", "PATCH", "/auth/users/{name}", OwnOp::UserChange, Permission::ManageUsers),
+    account("own.user_delete", "DELETE", "/auth/users/{name}", OwnOp::UserDelete, Permission::ManageUsers),
+    account("own.user_role", "POST", "/auth/users/{name}/role", OwnOp::UserRole, Permission::ChangeRoles),
+    account("own.user_password", "POST", "/auth/users/{name}/password", OwnOp::UserPassword, Permission::ManageUsers),
+    account("own.user_revoke", "POST", "/auth/users/{name}/revoke", OwnOp::UserRevoke, Permission::ManageUsers),
+    account("own.user_mfa_reset", "POST", "/auth/users/{name}/mfa/reset", OwnOp::UserMfaReset, Permission::ManageUsers),
+    account("own.user_sessions", "GET", "/auth/users/{name}/sessions", OwnOp::UserSessions, Permission::ReadUsers),
+    account("own.user_keys", "GET", "/auth/users/{name}/api-keys", OwnOp::UserKeys, Permission::ReadUsers),
+    account("own.user_key_create", "POST", "/auth/users/{name}/api-keys", OwnOp::UserKeyCreate, Permission::ManageKeys),
+    account("own.emergency_revoke", "POST", "/auth/emergency-revoke", OwnOp::EmergencyRevoke, Permission::RevokeAll),
+    Operation { method: "POST", access: Access::Scope("scan"), ..own("own.scan", "/api/v1/scan", OwnOp::Scan, PUBLIC) },
     own("own.jwks", "/.well-known/jwks.json", OwnOp::Jwks, PUBLIC),
     own("own.openapi", "/openapi.json", OwnOp::OpenApi, PUBLIC),
     own("own.live", "/livez", OwnOp::Live, BOTH),
@@ -52,6 +121,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
     own("own.health", "/system/health", OwnOp::Health, BOTH),
     own("own.metrics", "/metrics", OwnOp::Metrics, &[Listener::Admin]),
 ];
+
+const fn account(
+    id: &'static str,
+    method: &'static str,
+    path: &'static str,
+    op: OwnOp,
+    permission: Permission,
+) -> Operation {
+    let access = Access::Permission(permission);
+    Operation { method, access, ..own(id, path, op, PUBLIC) }
+}
 
 const fn own(
     id: &'static str,

@@ -1,28 +1,31 @@
-//! `/auth/*`: login, the caller's own account, scoped tokens, and the keys to check tokens with.
+//! Login and logout, and what callers see and end of their own: account, password, sessions.
 
 use std::collections::BTreeSet;
 
-use portcullis_filters::accounts::login::{Account, Attempt};
-use portcullis_filters::accounts::token::{IssueError, ScopedGrant};
-use portcullis_filters::accounts::{Issued, TokenService};
+use portcullis_filters::accounts::AccountRole;
+use portcullis_filters::accounts::login::{Attempt, Rehash};
+use portcullis_filters::accounts::store::{Session, User, UserChange};
+use portcullis_filters::accounts::token::{Issued, UserGrant};
 use portcullis_filters::authn::Identity;
 use portcullis_filters::authz;
 use portcullis_filters::own::{OwnAnswer, OwnCall, OwnOutcome};
 use portcullis_filters::verdict::{Denial, Reason};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{json, read};
+use super::{actor, identified, json, named, no_content, read, refused, tokens};
+use crate::manage;
 
-/// Scopes that a scoped token may carry: those of the model APIs.
-const SCOPED: &[&str] = &["llm:generate", "llm:embed", "models:read"];
+/// Bytes of a `User-Agent` that are kept of a login.
+const DEVICE: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Login {
     username: String,
     password: SecretString,
+    mfa_code: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -30,52 +33,173 @@ struct Token<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    mfa_enrolment_required: bool,
 }
 
 /// `POST /auth/login`
 ///
 /// The record names the user only if there is one: people type passwords into the field for names.
-pub(super) async fn login(call: OwnCall<'_>) -> OwnOutcome {
+pub(super) async fn login(call: &OwnCall<'_>) -> OwnOutcome {
     let form: Login = match read(&call.body) {
         Ok(form) => form,
         Err(denial) => return Err(denial).into(),
     };
     let name = form.username.to_ascii_lowercase();
-    let user = call.snapshot.user(&name);
-    let result = check(&call, &name, form.password).await;
-    OwnOutcome { user: user.map(|user| user.identity().user().to_owned()), result }
+    let known = call.state.directory().person(&name).map(|person| person.name.to_string());
+    let result = check(call, &name, form).await;
+    OwnOutcome { user: known, details: Vec::new(), result }
 }
 
-async fn check(
-    call: &OwnCall<'_>,
-    name: &str,
-    password: SecretString,
-) -> Result<OwnAnswer, Denial> {
-    let user = call.snapshot.user(name);
-    let account = user.map_or(Account::Unknown, |user| Account::Active(user.password()));
+async fn check(call: &OwnCall<'_>, name: &str, form: Login) -> Result<OwnAnswer, Denial> {
     let attempt = Attempt {
         username: name,
-        account,
-        decoy: call.snapshot.decoy(),
-        password,
+        password: form.password,
+        mfa_code: form.mfa_code.as_deref(),
         client: call.client,
     };
-    call.state.login().check(attempt).await?;
-    let user = user.ok_or_else(|| Denial::new(Reason::Internal, "login failed"))?.identity();
-    let issued = tokens(call)?.issue_user(user.user(), user.role()).map_err(not_issued)?;
+    let store = call.state.directory().store();
+    let entered = call.state.login().login(store.as_ref(), attempt).await?;
+    if let Rehash::Failed(why) = &entered.rehash {
+        tracing::warn!(why, "a password hash that is weaker than new ones could not be replaced");
+    }
+    let user = entered.user;
+    let grant = UserGrant {
+        subject: user.name.clone(),
+        role: user.role,
+        epoch: user.epoch,
+        mfa: entered.mfa,
+    };
+    let issued = tokens(call)?.issue_user(grant)?;
+    let session = session(call, &user, &issued, entered.mfa);
+    store.open_session(&session).await.map_err(refused)?;
     json(
         200,
         &Token {
             access_token: issued.token.expose_secret(),
             token_type: "bearer",
             expires_in: issued.expires_in,
+            mfa_enrolment_required: !entered.mfa && call.snapshot.needs_mfa(user.role),
         },
     )
+}
+
+fn session(call: &OwnCall<'_>, user: &User, issued: &Issued, mfa: bool) -> Session {
+    let mut device = call.user_agent.to_owned();
+    device.truncate(device.floor_char_boundary(DEVICE));
+    Session {
+        id: issued.id.clone(),
+        user: user.name.clone(),
+        created_at: issued.issued_at,
+        last_seen_at: issued.issued_at,
+        expires_at: issued.expires_at,
+        address: call.client,
+        device,
+        mfa,
+    }
+}
+
+/// `POST /auth/logout`
+pub(super) async fn logout(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+    let identity = identified(call)?;
+    let session = identity.session().ok_or_else(no_session)?;
+    end_session(call, identity.user(), session).await
+}
+
+fn no_session() -> Denial {
+    Denial::new(Reason::InvalidRequest, "the login is not of this gateway: end it where it began")
+}
+
+/// `DELETE /auth/sessions/{id}`
+pub(super) async fn revoke_session(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+    end_session(call, identified(call)?.user(), named(call)?).await
+}
+
+async fn end_session(call: &OwnCall<'_>, user: &str, id: &str) -> Result<OwnAnswer, Denial> {
+    let (store, now) = (call.state.directory().store(), call.state.clock().unix_secs());
+    store.revoke_session(user, id, now, &actor(call)?).await.map_err(refused)?;
+    super::take_effect(call).await;
+    Ok(no_content())
+}
+
+/// `GET /auth/sessions`
+pub(super) async fn sessions(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+    let identity = identified(call)?;
+    sessions_of(call, identity.user(), identity.session()).await
+}
+
+/// The sessions of a user; `current` is the one that asks.
+pub(super) async fn sessions_of(
+    call: &OwnCall<'_>,
+    user: &str,
+    current: Option<&str>,
+) -> Result<OwnAnswer, Denial> {
+    let (store, now) = (call.state.directory().store(), call.state.clock().unix_secs());
+    // So that "last seen" is up to date for whoever looks.
+    drop(call.state.directory().write_touches().await);
+    let sessions = store.sessions(user, now).await.map_err(refused)?;
+    let shown = |session: &Session| {
+        let mut shown = manage::shown_session(session);
+        if let Some(members) = shown.as_object_mut() {
+            let is_current = current == Some(session.id.as_str());
+            members.insert("current".to_owned(), is_current.into());
+        }
+        shown
+    };
+    let list: Vec<Value> = sessions.iter().map(shown).collect();
+    json(200, &json!({ "sessions": list }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    old_password: SecretString,
+    new_password: SecretString,
+    mfa_code: Option<String>,
+}
+
+/// `POST /auth/password`: ends every session of the caller, this one too.
+pub(super) async fn password(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+    let identity = identified(call)?;
+    let form: NewPassword = read(&call.body)?;
+    let attempt = Attempt {
+        username: identity.user(),
+        password: form.old_password,
+        mfa_code: form.mfa_code.as_deref(),
+        client: call.client,
+    };
+    let store = call.state.directory().store();
+    call.state.login().login(store.as_ref(), attempt).await?;
+    let hash = super::hash_new(call, identity.user(), form.new_password).await?;
+    let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
+    let now = call.state.clock().unix_secs();
+    let changed = store.update_user(identity.user(), change, now, &actor(call)?).await;
+    changed.map_err(refused)?;
+    super::take_effect(call).await;
+    Ok(no_content())
 }
 
 /// `GET /auth/me`
 pub(super) async fn me(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     let identity = identified(call)?;
+    let mfa = call.state.directory().person(identity.user()).is_some_and(|person| person.mfa);
+    json(
+        200,
+        &json!({
+            "username": identity.user(),
+            "role": identity.role(),
+            "key_id": identity.key_id(),
+            "session_id": identity.session(),
+            "expires_at": identity.expires_at(),
+            "scopes": effective_scopes(identity),
+            "mfa_enabled": mfa,
+            "mfa_enrolment_required": identity.must_enrol(),
+            "used": used(call, identity).await,
+        }),
+    )
+}
+
+async fn used(call: &OwnCall<'_>, identity: &Identity) -> Vec<Value> {
     let mut used = Vec::new();
     for (level, subject, _) in identity.meters() {
         let consumption = call.state.counters().consumption(*subject).await;
@@ -94,17 +218,7 @@ pub(super) async fn me(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
             "in_flight": consumption.in_flight,
         }));
     }
-    json(
-        200,
-        &json!({
-            "username": identity.user(),
-            "role": identity.role(),
-            "key_id": identity.key_id(),
-            "expires_at": identity.expires_at(),
-            "scopes": effective_scopes(identity),
-            "used": used,
-        }),
-    )
+    used
 }
 
 /// What the role, and the key or token, both allow.
@@ -115,104 +229,14 @@ fn effective_scopes(identity: &Identity) -> BTreeSet<&str> {
     identity.scopes().flatten().map(String::as_str).filter(|scope| held_by_all(scope)).collect()
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Scoped {
-    model: String,
-    max_tokens: u64,
-    scopes: Vec<String>,
-}
-
-/// `POST /auth/scoped-token`: never more than the caller holds.
-pub(super) fn scoped_token(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
-    let identity = identified(call)?;
-    if !identity.may_mint() {
-        return Err(Denial::new(
-            Reason::InsufficientScope,
-            "a scoped token cannot be used to make another",
-        ));
-    }
-    let wanted: Scoped = read(&call.body)?;
-    let scopes = granted_scopes(identity, wanted.scopes)?;
-    let model = authz::resolve(call.snapshot, identity, &wanted.model)?;
-    if wanted.max_tokens == 0 {
-        return Err(invalid("it must be at least 1").param("max_tokens"));
-    }
-    let max_tokens =
-        wanted.max_tokens.min(call.snapshot.caps().max_tokens).min(identity.max_tokens());
-    let issued = tokens(call)?
-        .issue_scoped(ScopedGrant {
-            subject: identity.user().to_owned(),
-            scopes,
-            model,
-            max_tokens,
-            not_after: identity.expires_at(),
-        })
-        .map_err(not_issued)?;
-    scoped_answer(&issued, max_tokens)
-}
-
-fn scoped_answer(issued: &Issued, max_tokens: u64) -> Result<OwnAnswer, Denial> {
-    json(
-        200,
-        &json!({
-            "token": issued.token.expose_secret(),
-            "token_type": "bearer",
-            "expires_in": issued.expires_in,
-            "max_tokens": max_tokens,
-        }),
-    )
-}
-
-fn granted_scopes(identity: &Identity, scopes: Vec<String>) -> Result<Vec<String>, Denial> {
-    if scopes.is_empty() {
-        return Err(invalid("at least one scope is needed").param("scopes"));
-    }
-    for scope in &scopes {
-        if !SCOPED.contains(&scope.as_str()) {
-            let message = format!("a scoped token can have the scopes {}", SCOPED.join(", "));
-            return Err(invalid(message).param("scopes"));
-        }
-        if !identity.holds(scope) {
-            let message = format!("you do not hold the scope `{scope}`");
-            return Err(Denial::new(Reason::InsufficientScope, message).param("scopes"));
-        }
-    }
-    Ok(scopes)
-}
-
-/// `GET /.well-known/jwks.json` (RFC 7517)
-pub(super) fn jwks(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
-    json(200, &tokens(call)?.jwks())
-}
-
-fn identified<'a>(call: &'a OwnCall<'_>) -> Result<&'a Identity, Denial> {
-    call.identity
-        .map(AsRef::as_ref)
-        .ok_or_else(|| Denial::new(Reason::InvalidCredentials, "a valid credential is required"))
-}
-
-fn tokens<'a>(call: &'a OwnCall<'_>) -> Result<&'a TokenService, Denial> {
-    call.snapshot
-        .tokens()
-        .ok_or_else(|| Denial::new(Reason::NotFound, "tokens are not configured on this gateway"))
-}
-
-fn not_issued(error: IssueError) -> Denial {
-    match error {
-        IssueError::Expired => {
-            Denial::new(Reason::InvalidCredentials, "a valid credential is required")
-                .detail("expired while a token was made")
-        }
-        IssueError::Claims => invalid("the token would be too large"),
-        IssueError::Signing => Denial::new(Reason::Internal, "the token could not be made"),
-    }
-}
-
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {
-    Denial::new(Reason::InvalidRequest, message)
+/// A role by its name in a request.
+pub(super) fn role(name: &str) -> Result<AccountRole, Denial> {
+    name.parse().map_err(|_| {
+        Denial::new(Reason::InvalidRequest, "the role is one of owner, admin, user, read_only")
+            .param("role")
+    })
 }

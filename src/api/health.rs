@@ -18,31 +18,36 @@ impl Default for Live {
 }
 
 /// `GET /readyz`: not while draining, and not while requests would be refused for want of an audit
-/// trail.
+/// trail or of accounts.
 pub(super) fn ready(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     if call.state.is_draining() {
         return Err(Denial::new(Reason::Draining, "the gateway is shutting down")
             .retry_after(Duration::from_secs(1)));
     }
     call.state.audit().admit()?;
+    call.state.directory().check_fresh()?;
     super::json(200, &Live::default())
 }
 
 /// `GET /system/health`
 pub(super) fn health(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     let audit = call.state.audit().is_writable();
+    let accounts = call.state.directory().is_current();
+    let issuers = !call.state.issuers_fail();
     let draining = call.state.is_draining();
-    let status = match (draining, audit) {
+    let status = match (draining, audit && accounts && issuers) {
         (true, _) => "draining",
         (false, true) => "ok",
         (false, false) => "degraded",
     };
+    let word = |fine| if fine { "ok" } else { "degraded" };
     super::json(
         200,
         &json!({
             "status": status,
             "version": env!("CARGO_PKG_VERSION"),
-            "components": { "audit": if audit { "ok" } else { "degraded" } },
+            "components": { "audit": word(audit), "accounts": word(accounts), "issuers": word(issuers) },
+            "mode": if call.snapshot.is_development() { "development" } else { "required" },
             "open_requests": call.state.open_requests(),
         }),
     )

@@ -116,7 +116,7 @@ fn rounded(score: f32) -> f64 {
 }
 
 /// `POST /api/v1/scan`
-pub(super) async fn scan(call: OwnCall<'_>) -> Result<OwnAnswer, Denial> {
+pub(super) async fn scan(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     let request: Request = read(&call.body)?;
     let (texts, single) = match (request.text, request.texts) {
         (Some(text), None) => (vec![text], true),

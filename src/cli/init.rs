@@ -1,4 +1,4 @@
-//! `portcullis init`: a folder with a configuration, keys and the first owner account.
+//! `portcullis init`: a folder with a configuration, keys, and the first owner in the account store.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -7,11 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use portcullis_filters::accounts::{Profile, generate_secret, generate_signing_key_pem, password};
+use portcullis_filters::accounts::store::{NewUser, Source};
+use portcullis_filters::accounts::{
+    AccountRole, Blocklist, Profile, generate_secret, generate_signing_key_pem,
+};
 use portcullis_filters::config::{Endpoint, UpstreamKind};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
-use super::{Outcome, out};
+use super::accounts::{Accounts, actor, told};
+use super::{Failure, Outcome, enrol, out};
+use crate::manage;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -37,6 +42,9 @@ pub(super) struct Args {
     /// Name of the first owner; the password is asked for, or read from standard input
     #[arg(long, default_value = "owner")]
     owner: String,
+    /// Ask for no second factor: of the owner now, and of owners and admins at logins
+    #[arg(long)]
+    no_mfa: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -55,18 +63,23 @@ pub(super) struct Plan<'a> {
     pub(super) audit_file: &'a Path,
     pub(super) upstream: &'a Endpoint,
     pub(super) kind: UpstreamKind,
-    pub(super) owner: &'a str,
-    /// Entries of `auth.api_keys`, as YAML.
-    pub(super) keys: String,
+    /// Whether owners and admins need a second factor.
+    pub(super) mfa: bool,
 }
 
 /// The file that is written.
 pub(super) const CONFIG: &str = "portcullis.yaml";
 
+/// The secrets beside it.
+const SECRETS: [&str; 4] = ["signing.pem", "token.key", "pepper.key", "store.key"];
+
 pub(super) fn run(args: &Args) -> Outcome {
     let upstream = Endpoint::try_from(args.upstream.clone())?;
-    let password = out::new_password()?;
-    let hash = password::hash(&password, Profile::Owasp)?;
+    let config = args.dir.join(CONFIG);
+    if config.exists() {
+        return Err(format!("{} is there already", config.display()).into());
+    }
+    let owner = owner(&args.owner)?;
     let plan = Plan {
         listen: args.listen,
         allow_plaintext: args.allow_plaintext,
@@ -77,28 +90,62 @@ pub(super) fn run(args: &Args) -> Outcome {
             KindName::Ollama => UpstreamKind::Ollama,
             KindName::Openai => UpstreamKind::Openai,
         },
-        owner: &args.owner,
-        keys: String::new(),
+        mfa: !args.no_mfa,
     };
-    if args.dir.join(CONFIG).exists() {
-        return Err(format!("{} is there already", args.dir.join(CONFIG).display()).into());
-    }
-    secrets(&args.dir, &hash)?;
+    secrets(&args.dir)?;
     write_config(&args.dir, &plan)?;
-    let config = args.dir.join(CONFIG);
+    let accounts = Accounts::open(&config)?;
+    let owner = accounts.wait(accounts.store.create_user(owner, accounts.now(), &actor()))?;
+    if !args.no_mfa {
+        second_factor(&accounts, &owner.name)?;
+    }
     out::line(&format!("Wrote {}. Next:\n  portcullis serve -c {0}", config.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the keys and the owner's password hash, and gives the pepper.
-pub(super) fn secrets(dir: &Path, hash: &str) -> Result<SecretString, Box<dyn std::error::Error>> {
+/// The first account. Its password is judged before anything is written.
+fn owner(name: &str) -> Result<NewUser, Failure> {
+    let name = manage::account_name(name).map_err(told)?;
+    let password = out::new_password()?;
+    let hash = manage::new_hash(&name, &password, Profile::Owasp, &Blocklist::default())?;
+    Ok(NewUser {
+        name,
+        role: AccountRole::Owner,
+        password_hash: Some(hash),
+        email: None,
+        source: Source::Store,
+    })
+}
+
+/// Where nobody can be asked for a code, the factor is confirmed after the first login: until then
+/// the owner may do nothing else.
+fn second_factor(accounts: &Accounts, owner: &str) -> Result<(), Failure> {
+    let enrolment = enrol::begin(accounts, owner)?;
+    enrol::show(&enrolment)?;
+    let confirmed = out::is_interactive() && enrol::confirm(accounts, owner, &enrolment)?;
+    if !confirmed {
+        out::line(
+            &"The second factor is not confirmed: log in, then POST /auth/mfa/confirm with a code.",
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes the secrets that are not there. One that is there is not touched.
+pub(super) fn secrets(dir: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let pepper = generate_secret::<48>()?;
-    write(&dir.join("signing.pem"), generate_signing_key_pem()?.expose_secret())?;
-    write(&dir.join("token.key"), generate_secret::<48>()?.expose_secret())?;
-    write(&dir.join("pepper.key"), pepper.expose_secret())?;
-    write(&dir.join("owner.hash"), hash)?;
-    Ok(pepper)
+    for name in SECRETS {
+        let path = dir.join(name);
+        if path.exists() {
+            continue;
+        }
+        let secret = match name {
+            "signing.pem" => generate_signing_key_pem()?,
+            _ => generate_secret::<48>()?,
+        };
+        write(&path, secret.expose_secret())?;
+    }
+    Ok(())
 }
 
 /// Writes the configuration; an old one is replaced.
@@ -119,13 +166,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn text(plan: &Plan<'_>) -> String {
-    let Plan { listen, allow_plaintext, admin, audit_file, upstream, kind, owner, keys } = plan;
+    let Plan { listen, allow_plaintext, admin, audit_file, upstream, kind, mfa } = plan;
     let audit_file = audit_file.display();
     let kind = match kind {
         UpstreamKind::Ollama => "ollama",
         UpstreamKind::Openai => "openai",
     };
-    let keys = if keys.is_empty() { " []".to_owned() } else { format!("\n{keys}") };
+    let required_for = if *mfa { "[owner, admin]" } else { "[]" };
     format!(
         "\
 # Portcullis. Every key with its default: `portcullis config default`. Check a change before it is
@@ -145,6 +192,12 @@ secrets:
   signing_key: {{file: signing.pem}}
   token_key: {{file: token.key}}
   key_pepper: {{file: pepper.key}}
+  store_key: {{file: store.key}}
+
+# Users, API keys and sessions; a Postgres for several gateways. More of them:
+# `portcullis user add NAME -c {CONFIG}`, `portcullis key create --user NAME -c {CONFIG}`.
+store:
+  url: \"sqlite:portcullis.db\"
 
 upstreams:
   local:
@@ -152,11 +205,8 @@ upstreams:
     url: {upstream}
 
 auth:
-  users:
-    - {{name: {owner}, role: owner, password_hash: {{file: owner.hash}}}}
-    # Another: `portcullis user hash` makes the hash of a password.
-  # `portcullis key create -c {CONFIG} --user {owner}` makes a key and its entry.
-  api_keys:{keys}
+  mfa:
+    required_for: {required_for}     # roles that may do nothing before they have a second factor
 
 audit:
   file: {audit_file}

@@ -1,8 +1,14 @@
-//! The command line. Each subcommand is a file; secrets come from a prompt, a file or standard
-//! input, never from an argument.
+//! The command line. Each subcommand is a file or a folder; secrets come from a prompt, a file or
+//! standard input, never from an argument.
+//!
+//! A command exits with 0 when it did what was asked, with 1 when it refused or failed, and with 2
+//! when it was not called rightly.
 
+mod accounts;
 mod audit;
 mod check;
+mod emergency;
+mod enrol;
 mod health;
 mod init;
 mod key;
@@ -11,8 +17,12 @@ mod out;
 mod rules;
 mod scan;
 mod serve;
+mod store;
+mod table;
+mod token;
 mod up;
 mod user;
+mod when;
 
 use std::process::ExitCode;
 
@@ -45,6 +55,15 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// What ends everything at once
+    #[command(subcommand)]
+    Emergency(emergency::Command),
+    /// The account store
+    #[command(subcommand)]
+    Store(store::Command),
     /// Scan a text, or JSON lines of texts
     Scan(scan::Args),
     /// Scanner rules
@@ -68,8 +87,11 @@ enum Command {
     },
 }
 
-/// What a command returns: its exit code, or an error to be shown.
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+/// Why a command did not do what it was asked, to be shown.
+type Failure = Box<dyn std::error::Error>;
+
+/// What a command returns: its exit code, or what went wrong.
+type Outcome = Result<ExitCode, Failure>;
 
 /// Runs the command of this process.
 #[must_use]
@@ -94,6 +116,9 @@ fn run(command: Command) -> Outcome {
         Command::Config(command) => check::config(&command),
         Command::User(command) => user::run(&command),
         Command::Key(command) => key::run(&command),
+        Command::Token(command) => token::run(&command),
+        Command::Emergency(command) => emergency::run(&command),
+        Command::Store(command) => store::run(&command),
         Command::Scan(args) => scan::run(&args),
         Command::Rules(command) => rules::run(&command),
         Command::Audit(command) => audit::run(&command),

@@ -4,21 +4,24 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use portcullis_filters::accounts::{Profile, generate_secret, password};
+use portcullis_filters::accounts::store::{NewUser, Source, StoreError};
+use portcullis_filters::accounts::{AccountRole, KeyId};
 use portcullis_filters::clock::Clock;
 use portcullis_filters::config::{Endpoint, UpstreamKind};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::accounts::{Accounts, actor};
 use super::init::{self, CONFIG, Plan};
-use super::key::Made;
-use super::{Outcome, log, out};
+use super::{Failure, Outcome, key, log, out};
+use crate::manage::KeyRequest;
 use crate::upstream_probe::{self, Found};
 use crate::{boot, server};
 
 /// Exit code when no model server answers.
 const NO_UPSTREAM: u8 = 3;
-/// The account that is made.
+/// The account that is made, and the name of its key.
 const OWNER: &str = "owner";
+const KEY: &str = "up";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -78,30 +81,14 @@ fn default_dir() -> Result<PathBuf, String> {
         .ok_or_else(|| "give --state-dir: HOME is not set".to_owned())
 }
 
-/// Makes the secrets on the first start, and the configuration on every one. Gives the API key if
-/// it was made now.
+/// Makes what is missing of secrets, owner and key, and the configuration on every start. Gives the
+/// API key if it was made now.
 fn prepare(
     dir: &Path,
     args: &Args,
     upstream: &Endpoint,
     kind: UpstreamKind,
-) -> Result<Option<SecretString>, Box<dyn std::error::Error>> {
-    let entry_file = dir.join("api-key.entry");
-    let pepper_file = dir.join("pepper.key");
-    let first = !pepper_file.exists();
-    let pepper = if first {
-        // Nobody knows this password: the key is the way in. `portcullis user hash` makes another.
-        let hash = password::hash(&generate_secret::<24>()?, Profile::Owasp)?;
-        init::secrets(dir, &hash)?
-    } else {
-        SecretString::from(std::fs::read_to_string(pepper_file)?.trim_end())
-    };
-    let made =
-        (first || args.new_key || !entry_file.exists()).then(|| Made::new(&pepper)).transpose()?;
-    if let Some(made) = &made {
-        std::fs::write(&entry_file, entry(made))?;
-    }
-    let keys = std::fs::read_to_string(&entry_file)?;
+) -> Result<Option<SecretString>, Failure> {
     let plan = Plan {
         listen: args.listen,
         allow_plaintext: false,
@@ -109,18 +96,57 @@ fn prepare(
         audit_file: Path::new("audit.jsonl"),
         upstream,
         kind,
-        owner: OWNER,
-        keys,
+        mfa: false,
     };
+    init::secrets(dir)?;
     init::write_config(dir, &plan)?;
-    Ok(made.map(|made| made.key))
+    let accounts = Accounts::open(&dir.join(CONFIG))?;
+    make_owner(&accounts)?;
+    let keys = keys(&accounts)?;
+    if !keys.is_empty() && !args.new_key {
+        return Ok(None);
+    }
+    let new = make_key(&accounts)?;
+    for old in keys {
+        accounts.wait(accounts.store.revoke_key(old, accounts.now(), &actor()))?;
+    }
+    Ok(Some(new))
 }
 
-fn entry(made: &Made) -> String {
-    format!(
-        "    - {{id: {}, name: up, user: {OWNER}, digest: {}, scopes: [\"*\"], models: [\"*\"]}}",
-        made.id, made.digest
-    )
+/// Without a password: the key is the way in. `portcullis user passwd` sets one.
+fn make_owner(accounts: &Accounts) -> Result<(), StoreError> {
+    if accounts.wait(accounts.store.user(OWNER))?.is_some() {
+        return Ok(());
+    }
+    let owner = NewUser {
+        name: OWNER.to_owned(),
+        role: AccountRole::Owner,
+        password_hash: None,
+        email: None,
+        source: Source::Store,
+    };
+    accounts.wait(accounts.store.create_user(owner, accounts.now(), &actor())).map(drop)
+}
+/// The keys that were made here and are not revoked.
+fn keys(accounts: &Accounts) -> Result<Vec<KeyId>, StoreError> {
+    let keys = accounts.wait(accounts.store.keys(Some(OWNER)))?;
+    let ours = keys.iter().filter(|key| key.name == KEY && key.revoked_at.is_none());
+    Ok(ours.map(|key| key.id).collect())
+}
+
+fn make_key(accounts: &Accounts) -> Result<SecretString, Failure> {
+    let request = KeyRequest {
+        user: OWNER.to_owned(),
+        name: KEY.to_owned(),
+        scopes: vec!["*".to_owned()],
+        models: vec!["*".to_owned()],
+        networks: Vec::new(),
+        quota: None,
+        expires_at: None,
+    };
+    let (secret, key) = key::make(request, &accounts.snapshot()?, accounts.now())?;
+    accounts.wait(accounts.store.create_key(&key, &actor()))?;
+    Ok(secret)
 }
 
 fn greet(

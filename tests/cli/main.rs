@@ -21,6 +21,14 @@ mod reload;
 mod drain;
 /// Passwords, user tokens, scoped tokens, and what a request may carry of them.
 mod login;
+/// `portcullis user`: what the endpoints do, in force on a running gateway and recorded by it.
+mod users;
+/// `portcullis key`: made, rotated, revoked; and those that a configuration or the environment has.
+mod keys;
+/// `portcullis token`, `emergency`, `store`.
+mod tokens;
+/// `portcullis init`: a folder that serves, and an owner with a second factor.
+mod init;
 /// The commands that need no gateway.
 mod tools;
 /// What the documents say is so.
@@ -30,5 +38,7 @@ mod embed;
 
 /// Gateways, folders and commands for all of these.
 mod support;
+/// The other end of a second factor.
+mod authenticator;
 /// A model server that does as it is told.
 mod mock;

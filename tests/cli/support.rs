@@ -78,6 +78,7 @@ impl Folder {
             ("signing.pem", generate_signing_key_pem().unwrap().expose_secret().to_owned()),
             ("token.key", generate_secret::<48>().unwrap().expose_secret().to_owned()),
             ("pepper.key", pepper.expose_secret().to_owned()),
+            ("store.key", generate_secret::<48>().unwrap().expose_secret().to_owned()),
             ("alice.hash", HASH.clone()),
             ("bob.hash", HASH.clone()),
         ];
@@ -163,9 +164,34 @@ quotas: {{default: {{requests_per_minute: 1000000, burst: 100000, concurrent: 10
         records.filter(|record| record["reason"] != "audit_opened").collect()
     }
 
+    /// Has second factors and e-mail addresses sealed in the store.
+    pub(crate) fn seal(&self) {
+        self.edit("secrets:\n", "secrets:\n  store_key: {file: store.key}\n");
+    }
+
     /// Runs the command in this folder to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        run(portcullis(args).current_dir(&self.dir), "")
+        self.tell(args, "")
+    }
+
+    /// The same, with something on standard input.
+    pub(crate) fn tell(&self, args: &[&str], stdin: &str) -> Ran {
+        run(portcullis(args).current_dir(&self.dir), stdin)
+    }
+
+    /// Runs a command on the configuration, which must succeed, and gives its answer in JSON.
+    pub(crate) fn json(&self, args: &[&str], stdin: &str) -> Value {
+        let ran = self.tell(&[args, &["-c", CONFIG, "--json"]].concat(), stdin);
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+        serde_json::from_str(&ran.out).unwrap()
+    }
+
+    /// Runs a command on the configuration, which must be refused in these words.
+    pub(crate) fn refused(&self, args: &[&str], stdin: &str, words: &str) {
+        let ran = self.tell(&[args, &["-c", CONFIG]].concat(), stdin);
+        assert_eq!(ran.code, Some(1), "{args:?}: {ran:?}");
+        assert!(ran.out.is_empty() && ran.err.contains(words), "{words}: {args:?}: {ran:?}");
+        assert!(ran.err.starts_with("portcullis: ") && ran.err.lines().count() == 1, "{ran:?}");
     }
 
     /// Asserts that the audit trail is whole.
@@ -308,6 +334,29 @@ impl Gateway {
     /// A `POST` to the public listener, without a credential.
     pub(crate) fn post(&self, path: &str, body: &Value) -> RequestBuilder {
         self.client.post(format!("{}{path}", self.url)).json(body)
+    }
+
+    /// A login, and the token that it gave.
+    pub(crate) async fn login(&self, form: &Value) -> (u16, String) {
+        let answer = self.post("/auth/login", form).send().await.unwrap();
+        let (status, body) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
+        (status, body["access_token"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The status of a `GET` with a credential.
+    pub(crate) async fn status(&self, path: &str, bearer: &str) -> u16 {
+        let call = self.client.get(format!("{}{path}", self.url)).bearer_auth(bearer);
+        call.send().await.unwrap().status().as_u16()
+    }
+
+    /// Waits until a `GET` with a credential has this status: a change of accounts is in force
+    /// within a second.
+    pub(crate) async fn becomes(&self, path: &str, bearer: &str, status: u16) {
+        let begun = Instant::now();
+        while self.status(path, bearer).await != status {
+            assert!(begun.elapsed() < Duration::from_secs(1), "{path} is not {status}");
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     /// A chat with a model, by the API key of `alice`.

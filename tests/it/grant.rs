@@ -385,7 +385,7 @@ async fn a_login_leads_to_a_scoped_token_that_can_do_less() {
     let embed = json!({ "model": "phi", "input": "hello" });
     assert_eq!(ask_with(&gateway, "/v1/embeddings", &scoped, &embed).await.status, 403);
 
-    gateway.state.clock().advance(std::time::Duration::from_secs(61));
+    gateway.pass(std::time::Duration::from_secs(61)).await;
     let late = ask_with(&gateway, CHAT, &scoped, &chat("phi", "hello")).await;
     late.refused(401, "invalid_credentials");
     assert_eq!(upstream.seen().len(), 2);

@@ -1,5 +1,6 @@
 //! Whole requests through a whole gateway.
 //!
+//! - `accounts`: users are made, changed and removed by those who may.
 //! - `body`: request bodies of every size and framing reach the upstream whole, or not at all.
 //! - `edge`: what a connection and a head must look like.
 //! - `grant`: who may use which model, for how much, and what the upstream sees of it.
@@ -16,10 +17,16 @@
     reason = "a test fails by panicking, and clippy.toml knows only functions marked as tests"
 )]
 
+mod accounts;
 mod body;
 mod edge;
 mod grant;
+mod keys;
+mod mfa;
 mod retry;
+mod revocation;
+mod sessions;
 mod settle;
 mod streaming;
 mod support;
+mod tokens;

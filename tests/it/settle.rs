@@ -170,7 +170,7 @@ async fn too_many_requests_at_once_are_refused_for_a_while() {
     assert_eq!(answer.field("x-should-retry"), None);
     assert_eq!(answer.field("x-ratelimit-remaining-requests"), Some("0"));
     assert_eq!(gateway.settled(3).await[2]["operation"], "rate_limit");
-    gateway.state.clock().advance(Duration::from_secs(10));
+    gateway.pass(Duration::from_secs(10)).await;
     assert_eq!(ask(&gateway).await.status, 200);
     assert_eq!(upstream.seen().len(), 3);
 }
@@ -188,7 +188,7 @@ async fn tokens_of_a_minute_come_back() {
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(answer.field("x-should-retry"), None);
     assert_eq!(answer.field("x-ratelimit-limit-tokens"), Some("100"));
-    gateway.state.clock().advance(Duration::from_secs(60));
+    gateway.pass(Duration::from_secs(60)).await;
     assert_eq!(ask(&gateway).await.status, 200);
     gateway.settled(3).await;
 }

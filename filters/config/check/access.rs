@@ -1,19 +1,24 @@
-//! Rules for users, API keys, roles and the secrets that they need.
+//! Rules for users, API keys, second factors and roles.
 
-use crate::config::access::{ApiKey, RoleName, SCOPES};
+use crate::config::access::{ApiKey, Auth, Mfa};
 use crate::config::diagnostic::{Report, quote};
 use crate::config::explain;
-use crate::config::secret::SecretRef;
+use crate::config::roles::{RoleName, SCOPES};
 use crate::config::types::Config;
 
-use super::{patterns, refers, unique};
+use super::{at_most, networks, patterns, refers, unique};
 
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     roles(config, report);
     users(config, report);
     api_keys(config, report);
-    needed_secrets(config, report);
-    secret_refs(config, report);
+    environment_keys(&config.auth, report);
+    mfa(&config.auth.mfa, report);
+    if let Some(file) = &config.auth.password_blocklist {
+        let named = !file.as_os_str().is_empty();
+        let help = "name a text file, one password a line, or write null";
+        report.require(named, "auth.password_blocklist", "this list has no file", help);
+    }
 }
 
 fn roles(config: &Config, report: &mut Report<'_>) {
@@ -83,67 +88,42 @@ fn api_key(config: &Config, key: &ApiKey, path: &str, report: &mut Report<'_>) {
         id,
         &format!("{path}.id"),
         message,
-        "12 of A-Z a-z 0-9, from `portcullis key create`",
+        "12 of A-Z a-z 0-9, from `portcullis key generate`",
     );
     let names: Vec<&str> = config.auth.users.iter().map(|user| user.name.as_str()).collect();
     if !names.iter().any(|name| name.eq_ignore_ascii_case(&key.user)) {
         let message = format!("there is no user {}", quote(&key.user));
         report.add(&format!("{path}.user"), message, explain::suggest(&key.user, &names));
     }
-    let nothing = "this key may do nothing";
-    report.require(!key.scopes.is_empty(), &format!("{path}.scopes"), nothing, "name its scopes");
-    scopes(report, &format!("{path}.scopes"), &key.scopes);
+    some_scopes(report, &format!("{path}.scopes"), &key.scopes);
     patterns(report, &format!("{path}.models"), &key.models);
-}
-
-fn needed_secrets(config: &Config, report: &mut Report<'_>) {
-    let (users, keys) = (!config.auth.users.is_empty(), !config.auth.api_keys.is_empty());
-    let refs = &config.secrets;
-    for (needed, secret, key, what) in [
-        (users, &refs.signing_key, "signing_key", "`auth.users` need it to sign their tokens"),
-        (users, &refs.token_key, "token_key", "`auth.users` need it to sign scoped tokens"),
-        (keys, &refs.key_pepper, "key_pepper", "`auth.api_keys` need it to check keys"),
-    ] {
-        let path = format!("secrets.{key}");
-        let message = format!("`secrets.{key}` is missing: {what}");
-        let help = format!("write `{key}: {{file: PATH}}`; `portcullis init` makes the file");
-        report.require(!needed || secret.is_some(), &path, message, help);
+    at_most(report, &format!("{path}.networks"), key.networks.len(), 64);
+    networks(report, &format!("{path}.networks"), &key.networks);
+    if let Some(quota) = &key.quota {
+        refers(report, &format!("{path}.quota"), "quota", quota, &config.quotas);
     }
 }
 
-/// Does not repeat what is no name: it may be the secret itself.
-fn secret_refs(config: &Config, report: &mut Report<'_>) {
-    let refs = &config.secrets;
-    let own = [
-        ("signing_key", &refs.signing_key),
-        ("token_key", &refs.token_key),
-        ("key_pepper", &refs.key_pepper),
-    ];
-    let own = own.iter().map(|(key, place)| (format!("secrets.{key}"), place.as_ref()));
-    let upstreams = config.upstreams.iter();
-    let upstreams = upstreams
-        .map(|(name, upstream)| (format!("upstreams.{name}.api_key"), upstream.api_key.as_ref()));
-    let users = config.auth.users.iter().enumerate();
-    let users = users.map(|(index, user)| {
-        (format!("auth.users[{index}].password_hash"), user.password_hash.place())
+fn environment_keys(auth: &Auth, report: &mut Report<'_>) {
+    let Some(keys) = &auth.environment_keys else { return };
+    some_scopes(report, "auth.environment_keys.scopes", &keys.scopes);
+    patterns(report, "auth.environment_keys.models", &keys.models);
+}
+
+fn some_scopes(report: &mut Report<'_>, path: &str, list: &[String]) {
+    report.require(!list.is_empty(), path, "this key may do nothing", "name its scopes");
+    scopes(report, path, list);
+}
+
+fn mfa(mfa: &Mfa, report: &mut Report<'_>) {
+    let roles = mfa.required_for.iter().enumerate().map(|(index, role)| {
+        (format!("auth.mfa.required_for[{index}]"), *role, role.as_str().to_owned())
     });
-    for (path, place) in own.chain(upstreams).chain(users) {
-        match place {
-            Some(SecretRef::Env(name)) if !is_variable(name) => {
-                let message = "this is not the name of an environment variable";
-                report.add(&path, message, "capitals, digits and `_`: {env: OPENAI_API_KEY}");
-            }
-            Some(SecretRef::File(file)) if file.as_os_str().is_empty() => {
-                report.add(&path, "this secret has no file", "name it: {file: PATH}");
-            }
-            Some(SecretRef::Env(_) | SecretRef::File(_)) | None => {}
-        }
-    }
-}
-
-fn is_variable(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !name.is_empty()
-        && name.bytes().all(allowed)
-        && !name.starts_with(|first: char| first.is_ascii_digit())
+    unique(report, "role", roles);
+    let issuer = &mfa.issuer;
+    let plain = |c: char| c != ':' && !c.is_control();
+    // The colon ends the issuer in the label of a key URI.
+    let holds = (1..=64).contains(&issuer.chars().count()) && issuer.chars().all(plain);
+    let message = format!("{} cannot be the name that apps show", quote(issuer));
+    report.require(holds, "auth.mfa.issuer", message, "1 to 64 characters, none of them a colon");
 }

@@ -1,10 +1,14 @@
 //! Rules for numbers: limits, caps, quotas, thresholds, lifetimes.
 
-use crate::config::access::{Auth, Login, Quota};
+use std::time::Duration;
+
+use crate::config::access::{Auth, Login};
 use crate::config::diagnostic::{Report, quote};
+use crate::config::quota::Quota;
+use crate::config::store::Store;
 use crate::config::types::{Caps, Config, Limits, Server};
 
-use super::{name, timeout, within, within_secs};
+use super::{name, timeout, within, within_secs, within_time};
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -15,6 +19,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
         limits(&listener.limits, &format!("listeners[{index}].limits"), report);
     }
     bodies(config, report);
+    store(&config.store, report);
     lifetimes(&config.auth, report);
     login(&config.auth.login, report);
     caps(&config.caps, report);
@@ -57,6 +62,15 @@ fn bodies(config: &Config, report: &mut Report<'_>) {
         let help = format!("`server.body_memory` is {memory} bytes: raise it, or lower this");
         report.require(bytes <= memory, &path, message, help);
     }
+}
+
+/// A change must reach every gateway within a second, so changes are looked for twice in it.
+fn store(store: &Store, report: &mut Report<'_>) {
+    let millis = Duration::from_millis;
+    within_time(report, "store.timeout", store.timeout, &(millis(100)..=millis(10_000)));
+    within_time(report, "store.refresh", store.refresh, &(millis(50)..=millis(500)));
+    within_secs(report, "store.max_stale", store.max_stale, &(1..=600));
+    within(report, "store.connections", store.connections, &(1..=64));
 }
 
 /// Stolen tokens must expire soon (RFC 9700 section 2.2).

@@ -7,12 +7,16 @@ use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::diagnostic::{Problems, Report, quote};
 use super::types::Config;
 
 mod access;
 mod limits;
 mod network;
+mod outside;
+mod secrets;
 mod traffic;
 
 /// Checks a config that may still lack an upstream.
@@ -41,7 +45,9 @@ fn all(config: &Config, report: &mut Report<'_>) {
     let message = format!("version {} of the schema is not known", config.version);
     report.require(config.version == 1, "version", message, "write `version: 1`");
     network::check(config, report);
+    secrets::check(config, report);
     access::check(config, report);
+    outside::check(config, report);
     traffic::check(config, report);
     limits::check(config, report);
 }
@@ -65,6 +71,25 @@ fn within_secs(report: &mut Report<'_>, path: &str, value: Duration, range: &Ran
     if value < Duration::from_secs(low) || value > Duration::from_secs(high) {
         report.add(path, format!("{value:?} is out of range"), format!("from {low}s to {high}s"));
     }
+}
+
+/// Reports a duration outside its range.
+fn within_time(
+    report: &mut Report<'_>,
+    path: &str,
+    value: Duration,
+    range: &RangeInclusive<Duration>,
+) {
+    if !range.contains(&value) {
+        let (low, high) = (range.start(), range.end());
+        report.add(path, format!("{value:?} is out of range"), format!("from {low:?} to {high:?}"));
+    }
+}
+
+/// Reports a list that is longer than anyone needs.
+fn at_most(report: &mut Report<'_>, path: &str, count: usize, most: usize) {
+    let message = format!("{count} entries are too many");
+    report.require(count <= most, path, message, format!("at most {most}"));
 }
 
 /// Reports a timeout that is nothing, which would refuse everybody, or longer than a bound.
@@ -113,6 +138,15 @@ fn name(report: &mut Report<'_>, path: &str, name: &str) {
     let holds = (1..=64).contains(&name.len()) && name.bytes().all(allowed);
     let message = format!("{} cannot be a name", quote(name));
     report.require(holds, path, message, "1 to 64 of A-Z a-z 0-9 _ -");
+}
+
+/// Reports networks with bits set behind their prefix: likely an address was meant.
+fn networks(report: &mut Report<'_>, path: &str, networks: &[IpNet]) {
+    for (index, network) in networks.iter().enumerate() {
+        let message = format!("{} has host bits", quote(&network.to_string()));
+        let help = format!("write {}", network.trunc());
+        report.require(*network == network.trunc(), &format!("{path}[{index}]"), message, help);
+    }
 }
 
 /// Reports every pattern of model names that is none.

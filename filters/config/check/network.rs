@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use crate::config::access::AuthMode;
 use crate::config::diagnostic::{Report, quote};
 use crate::config::types::{Config, Listener};
 
-use super::unique;
+use super::{networks, unique};
 
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     let none = "there is no listener";
@@ -27,6 +28,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
         }),
     );
     admin(config, report);
+    development(config, report);
     clashes(config, report);
     proxies(config, report);
 }
@@ -43,10 +45,36 @@ fn open_bind(config: &Config, listener: &Listener, path: &str, report: &mut Repo
                     or set `allow_plaintext: true` behind a TLS edge";
         report.add(&at, message, help);
     }
-    if config.auth.users.is_empty() && config.auth.api_keys.is_empty() {
+    if !has_lock(config) {
         let message = format!("open bind: {} is served, but nobody can log in", listener.address);
-        let help = "add a user or an API key under `auth`, or bind to 127.0.0.1";
+        let help = "add keys under `secrets`: signing_key and token_key for users, key_pepper for \
+                    API keys; or bind to 127.0.0.1";
         report.add(&at, message, help);
+    }
+}
+
+/// Whether anyone could be let in. Who that is the account store knows, but without these keys it
+/// is nobody.
+const fn has_lock(config: &Config) -> bool {
+    let (secrets, auth) = (&config.secrets, &config.auth);
+    secrets.signing_key.is_some()
+        || secrets.key_pepper.is_some()
+        || !auth.users.is_empty()
+        || !auth.api_keys.is_empty()
+        || !auth.oidc.is_empty()
+        || !auth.services.is_empty()
+}
+
+/// Without credentials only the machine itself may be served. The admin address always is its own.
+fn development(config: &Config, report: &mut Report<'_>) {
+    if config.auth.mode == AuthMode::Required {
+        return;
+    }
+    let open = config.listeners.iter().map(|listener| listener.address);
+    for address in open.filter(|address| !is_loopback(*address)) {
+        let message = format!("development mode would serve {address} without any credential");
+        let help = "bind every listener to 127.0.0.1 or [::1], or write `mode: required`";
+        report.add("auth.mode", message, help);
     }
 }
 
@@ -93,7 +121,6 @@ fn proxies(config: &Config, report: &mut Report<'_>) {
             everyone,
             "name the networks of your proxies",
         );
-        let help = format!("write {}", network.trunc());
-        report.require(*network == network.trunc(), &path, format!("{shown} has host bits"), help);
     }
+    networks(report, "server.trusted_proxies", &config.server.trusted_proxies);
 }

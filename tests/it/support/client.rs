@@ -1,5 +1,8 @@
 //! Clients that see every byte: HTTP/1.1 on a socket, HTTP/2 frame by frame.
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderValue, Request};
@@ -11,8 +14,13 @@ use super::gateway::Gateway;
 use super::upstream::fields;
 use super::within;
 
+/// The members of an error.
+const MEMBERS: [&str; 6] = ["code", "message", "param", "request_id", "source", "type"];
+/// What no caller is told.
+const INSIDE: [&str; 9] =
+    ["127.0.0.1", "panic", "pingora", "Pingora", "src/", "sqlite", "postgres", "SELECT", "argon2"];
+
 /// An answer, and how it ended.
-#[derive(Debug)]
 pub(crate) struct Answer {
     /// HTTP status
     pub(crate) status: u16,
@@ -22,6 +30,14 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Whether the end was there: the last byte of the length, the last chunk, END_STREAM.
     pub(crate) whole: bool,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, fields, body, whole } = self;
+        let body = String::from_utf8_lossy(body);
+        write!(f, "{status} {fields:?}\n{body}\n({} bytes, whole: {whole})", body.len())
+    }
 }
 
 impl Answer {
@@ -56,14 +72,29 @@ impl Answer {
     pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code().as_str()), (status, code), "{self:?}");
         assert!(self.whole, "{self:?}");
-        assert!(self.field("x-request-id").is_some(), "{self:?}");
-        for secret in ["127.0.0.1", "panic", "pingora", "Pingora", "src/"] {
+        let error = &self.json()["error"];
+        let members: Vec<&String> = error.as_object().unwrap().keys().collect();
+        assert_eq!(members, MEMBERS, "{self:?}");
+        assert_eq!(error["request_id"].as_str(), self.field("x-request-id"), "{self:?}");
+        assert_eq!(self.field("www-authenticate").is_some(), status == 401, "{self:?}");
+        for secret in INSIDE {
             assert!(!self.text().contains(secret), "{self:?}");
+        }
+    }
+
+    /// Checks a line of a table: status and code, which is empty where the request succeeds.
+    #[track_caller]
+    pub(crate) fn is(&self, status: u16, code: &str) {
+        if code.is_empty() {
+            assert_eq!(self.status, status, "{self:?}");
+            assert!(self.whole, "{self:?}");
+        } else {
+            self.refused(status, code);
         }
     }
 }
 
-/// The bytes of a request with an API key.
+/// The bytes of a request.
 pub(crate) struct Head(String);
 
 impl Head {
@@ -72,12 +103,19 @@ impl Head {
         Self::new(gateway, "POST", path).field("Content-Type", "application/json")
     }
 
-    /// Any method, without a body.
+    /// Any method, with the declared API key and without a body.
     pub(crate) fn new(gateway: &Gateway, method: &str, path: &str) -> Self {
-        Self(format!(
-            "{method} {path} HTTP/1.1\r\nHost: gateway.test\r\nAuthorization: Bearer {}\r\n",
-            gateway.key
-        ))
+        Self::bare(method, path).field("Authorization", &format!("Bearer {}", gateway.key))
+    }
+
+    /// Any method, without a credential.
+    pub(crate) fn bare(method: &str, path: &str) -> Self {
+        Self::to("gateway.test", method, path)
+    }
+
+    /// Any method, to a host of this name.
+    pub(crate) fn to(host: &str, method: &str, path: &str) -> Self {
+        Self(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n"))
     }
 
     /// Adds a field.
@@ -128,7 +166,11 @@ enum Framing {
 
 impl Connection {
     pub(crate) async fn open(gateway: &Gateway) -> Self {
-        let socket = TcpStream::connect(gateway.address).await.unwrap();
+        Self::to(gateway.address).await
+    }
+
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, unread: Vec::new(), framing: Framing::None }
     }
@@ -305,7 +347,12 @@ pub(crate) struct Stream {
 
 impl Http2 {
     pub(crate) async fn open(gateway: &Gateway) -> Self {
-        let tls = gateway.authority.as_ref().expect("a gateway with TLS").connector(b"h2");
+        Self::with(gateway, &gateway.key).await
+    }
+
+    /// With another credential than the declared API key.
+    pub(crate) async fn with(gateway: &Gateway, credential: &str) -> Self {
+        let tls = gateway.authority().connector(b"h2");
         let socket = TcpStream::connect(gateway.secure.unwrap()).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let name = "localhost".try_into().unwrap();
@@ -313,7 +360,7 @@ impl Http2 {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
-        Self { requests, key: gateway.key.clone() }
+        Self { requests, key: credential.to_owned() }
     }
 
     /// Begins a request; a length is announced if one is given.
@@ -367,8 +414,12 @@ impl Stream {
 
     /// Reads the answer to its end.
     pub(crate) async fn answer(self) -> Answer {
-        let response = within("the head of the answer", self.answer).await;
-        let response = response.unwrap_or_else(|error| panic!("no answer: {error}"));
+        self.try_answer().await.expect("no answer but the end of the stream")
+    }
+
+    /// Reads the answer to its end, if there is one.
+    pub(crate) async fn try_answer(self) -> Option<Answer> {
+        let response = within("the head of the answer", self.answer).await.ok()?;
         let (head, mut incoming) = response.into_parts();
         let mut answer = Answer {
             status: head.status.as_u16(),
@@ -388,6 +439,6 @@ impl Stream {
                 }
             }
         }
-        answer
+        Some(answer)
     }
 }

@@ -1,9 +1,8 @@
 //! A whole gateway in this process, on a port of its own.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,146 +14,21 @@ use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use portcullis::boot::{self, Loaded};
 use portcullis::server::{self, App};
-use portcullis::tls::Certificate;
-use portcullis_filters::accounts::{
-    ApiKey, Pepper, Profile, generate_secret, generate_signing_key_pem, password,
-};
 use portcullis_filters::clock::Clock;
 use portcullis_filters::config::Limits;
 use portcullis_filters::edge::ConnectionLimits;
 use portcullis_filters::surface::Listener;
 use portcullis_filters::{ListenerPolicy, State};
-use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::plan::{Folder, SharedFolder};
+pub(crate) use super::plan::{PASSWORD, Plan, USER};
 use super::tls::Authority;
-use super::upstream::Upstream;
 use super::{PATIENCE, until};
-
-/// The one user of every gateway, an owner.
-pub(crate) const USER: &str = "alice";
-/// The user's password.
-pub(crate) const PASSWORD: &str = "correct horse battery staple";
-
-/// What a gateway is to be like.
-pub(crate) struct Plan {
-    blocks: String,
-    limits: String,
-    quota: String,
-    rights: String,
-    authority: Option<Authority>,
-    files: Vec<(String, String)>,
-}
-
-impl Plan {
-    /// A gateway with these blocks of configuration, `upstreams` among them.
-    pub(crate) fn new(blocks: impl Into<String>) -> Self {
-        Self {
-            blocks: blocks.into(),
-            limits: String::new(),
-            quota: "requests_per_minute: 60000, burst: 1000".to_owned(),
-            rights: "scopes: ['*'], models: ['*']".to_owned(),
-            authority: None,
-            files: Vec::new(),
-        }
-    }
-
-    /// A gateway in front of this upstream only.
-    pub(crate) fn to(upstream: &Upstream) -> Self {
-        Self::new(format!("upstreams: {{local: {{url: '{}'}}}}", upstream.url()))
-    }
-
-    /// More blocks.
-    pub(crate) fn with(mut self, blocks: &str) -> Self {
-        writeln!(self.blocks, "\n{blocks}").unwrap();
-        self
-    }
-
-    /// Limits of the listener, as members of a YAML object.
-    pub(crate) fn limits(mut self, limits: &str) -> Self {
-        self.limits = limits.to_owned();
-        self
-    }
-
-    /// The quota of the user, as members of a YAML object.
-    pub(crate) fn quota(mut self, quota: &str) -> Self {
-        self.quota = quota.to_owned();
-        self
-    }
-
-    /// What the API key may do, as members of a YAML object.
-    pub(crate) fn rights(mut self, rights: &str) -> Self {
-        self.rights = rights.to_owned();
-        self
-    }
-
-    /// Serves TLS too, with a certificate of this authority.
-    pub(crate) fn tls(mut self, authority: Authority) -> Self {
-        self.authority = Some(authority);
-        self
-    }
-
-    /// Puts a file beside the configuration.
-    pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
-        self.files.push((name.to_owned(), text.to_owned()));
-        self
-    }
-
-    /// Starts it.
-    pub(crate) async fn start(self) -> Gateway {
-        Gateway::start(self).await
-    }
-
-    fn write(&self, dir: &Path) -> SecretString {
-        let pepper = generate_secret::<48>().unwrap();
-        let (key, id, digest) = new_key(&pepper);
-        let hash = password::hash(&SecretString::from(PASSWORD), Profile::Owasp).unwrap();
-        write(dir, "signing.pem", generate_signing_key_pem().unwrap().expose_secret());
-        write(dir, "token.key", generate_secret::<48>().unwrap().expose_secret());
-        write(dir, "pepper.key", pepper.expose_secret());
-        write(dir, "alice.hash", &hash);
-        for (name, text) in &self.files {
-            write(dir, name, text);
-        }
-        let Self { blocks, limits, quota, rights, .. } = self;
-        let config = format!(
-            "\
-version: 1
-listeners: [{{name: public, address: '127.0.0.1:0', limits: {{{limits}}}}}]
-admin: {{address: '127.0.0.1:0'}}
-secrets:
-  signing_key: {{file: signing.pem}}
-  token_key: {{file: token.key}}
-  key_pepper: {{file: pepper.key}}
-auth:
-  users: [{{name: {USER}, role: owner, password_hash: {{file: alice.hash}}}}]
-  api_keys: [{{id: {id}, user: {USER}, digest: {digest}, {rights}}}]
-quotas: {{default: {{{quota}}}}}
-{blocks}
-"
-        );
-        write(dir, "portcullis.yaml", &config);
-        key
-    }
-}
-
-fn new_key(pepper: &SecretString) -> (SecretString, String, String) {
-    let pepper = Pepper::new(&SecretSlice::from(pepper.expose_secret().as_bytes().to_vec()));
-    let key = ApiKey::generate().unwrap();
-    let digest = pepper.unwrap().digest(&key).to_string();
-    (key.reveal(), key.id().to_string(), digest)
-}
-
-fn write(dir: &Path, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = dir.join(name);
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
 
 /// A gateway that serves until it is dropped.
 pub(crate) struct Gateway {
@@ -162,35 +36,48 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     /// Where it listens with TLS.
     pub(crate) secure: Option<SocketAddr>,
-    /// An API key of its user.
+    /// The declared API key, of its owner.
     pub(crate) key: String,
     /// Its inside.
     pub(crate) state: Arc<State>,
-    /// What its certificate is signed by, if it serves TLS.
-    pub(crate) authority: Option<Authority>,
+    /// What it is configured by.
+    pub(crate) folder: SharedFolder,
     audit: PathBuf,
     accepting: Vec<JoinHandle<()>>,
     _shutdown: watch::Sender<bool>,
-    _dir: TempDir,
 }
 
 impl Gateway {
-    async fn start(plan: Plan) -> Self {
+    pub(super) async fn start(plan: Plan) -> Self {
         super::tls::install_provider();
-        let dir = tempfile::tempdir().unwrap();
-        let key = plan.write(dir.path());
-        let clock = Clock::system();
-        let loaded = match boot::load(&dir.path().join("portcullis.yaml"), &clock) {
-            Ok(loaded) => loaded,
-            Err(error) => panic!("{error}"),
-        };
-        let acceptor = plan.authority.as_ref().map(|authority| acceptor(dir.path(), authority));
+        let (folder, key) = plan.write();
+        Self::serve(Arc::new(folder), &key, Clock::system()).await
+    }
+
+    /// Another gateway with the same configuration, accounts and clock.
+    pub(crate) async fn twin(&self) -> Self {
+        let key = SecretString::from(self.key.as_str());
+        Self::serve(Arc::clone(&self.folder), &key, self.state.clock().clone()).await
+    }
+
+    /// Ends it, and starts it again.
+    pub(crate) async fn restart(self) -> Self {
+        let (folder, key) = (Arc::clone(&self.folder), SecretString::from(self.key.as_str()));
+        let clock = self.state.clock().clone();
+        drop(self);
+        Self::serve(folder, &key, clock).await
+    }
+
+    async fn serve(folder: SharedFolder, key: &SecretString, clock: Clock) -> Self {
+        let mut loaded = load(&folder, &clock);
+        loaded.config.audit.file = folder.next_trail().into();
         let audit = loaded.base.join(&loaded.config.audit.file);
-        let (app, state) = app(loaded, clock, acceptor.is_some());
+        let tls = loaded.certificates.get("public").map(|c| c.settings().unwrap().build());
+        let (app, state) = app(loaded, clock, tls.is_some());
         let (shutdown, watch) = watch::channel(false);
         let mut accepting = Vec::new();
         let address = listen(&app, None, &watch, &mut accepting).await;
-        let secure = match acceptor {
+        let secure = match tls {
             Some(tls) => Some(listen(&app, Some(Arc::new(tls)), &watch, &mut accepting).await),
             None => None,
         };
@@ -199,12 +86,37 @@ impl Gateway {
             secure,
             key: key.expose_secret().to_owned(),
             state,
-            authority: plan.authority,
+            folder,
             audit,
             accepting,
             _shutdown: shutdown,
-            _dir: dir,
         }
+    }
+
+    /// What its certificate is signed by.
+    pub(crate) fn authority(&self) -> &Authority {
+        self.folder.authority.as_ref().expect("a gateway with TLS")
+    }
+
+    /// Puts the configuration of now in force, as SIGHUP does.
+    pub(crate) async fn reload(&self) {
+        self.reload_with(&[]).await;
+    }
+
+    /// The same, with these variables in the environment.
+    pub(crate) async fn reload_with(&self, environment: &[(&str, &str)]) {
+        let snapshot = self.folder.compile(self.state.clock(), environment);
+        let (directory, declared) = (self.state.directory(), snapshot.declared());
+        let now = self.state.clock().unix_secs();
+        directory.store().declare(&declared.users, &declared.keys, now).await.unwrap();
+        self.state.swap(snapshot);
+        self.state.look().await.unwrap();
+    }
+
+    /// Moves the clock on, and looks at the accounts, as a gateway does while time passes.
+    pub(crate) async fn pass(&self, time: Duration) {
+        self.state.clock().advance(time);
+        self.state.look().await.unwrap();
     }
 
     /// Every audit record of a request, once all requests are over: exactly this many, each of its
@@ -225,7 +137,7 @@ impl Gateway {
     }
 
     /// What the audit trail holds of requests; the trail itself leaves records too.
-    fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         assert!(self.state.audit().flush(PATIENCE));
         let text = std::fs::read_to_string(&self.audit).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
@@ -258,6 +170,10 @@ impl Drop for Gateway {
     }
 }
 
+fn load(folder: &Folder, clock: &Clock) -> Loaded {
+    boot::load(&folder.config(), clock).unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn app(loaded: Loaded, clock: Clock, hsts: bool) -> (Arc<App>, Arc<State>) {
     let limits = loaded.config.listeners[0].limits.clone();
     let state = boot::state(loaded, clock).unwrap();
@@ -278,13 +194,6 @@ fn policy(limits: &Limits, hsts: bool) -> ListenerPolicy {
         body_timeout: limits.body_timeout,
         hsts,
     }
-}
-
-fn acceptor(dir: &Path, authority: &Authority) -> Acceptor {
-    write(dir, "chain.pem", &authority.chain_pem());
-    write(dir, "key.pem", &authority.key_pem());
-    let certificate = Certificate::load(&dir.join("chain.pem"), &dir.join("key.pem")).unwrap();
-    certificate.settings().unwrap().build()
 }
 
 async fn listen(

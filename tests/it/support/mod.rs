@@ -1,8 +1,13 @@
 //! What the tests stand on: a gateway in this process, upstreams that play a script, and a client
 //! that sees every byte.
 
+pub(crate) mod accounts;
+#[path = "../../cli/authenticator.rs"]
+pub(crate) mod authenticator;
 pub(crate) mod client;
+pub(crate) mod database;
 pub(crate) mod gateway;
+pub(crate) mod plan;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 

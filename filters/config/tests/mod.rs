@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::*;
 
-const SHIPPED: &str = include_str!("../../conf/portcullis.yaml");
+mod auth;
+
+const SHIPPED: &str = include_str!("../../../conf/portcullis.yaml");
 
 #[test]
 fn the_shipped_file_says_the_defaults() {
@@ -19,13 +21,37 @@ fn the_examples_of_the_shipped_file_work_and_with_them_every_key_is_in_it() {
     let config = parse("examples", &yaml).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
     assert_eq!(config.upstreams.get("local"), Some(&example_upstream()));
     assert!(config.listeners[0].tls.is_some() && config.secrets.key_pepper.is_some());
-    assert_eq!(
-        (config.auth.users.len(), config.auth.api_keys.len(), config.routes.len()),
-        (1, 1, 1)
-    );
+    let auth = &config.auth;
+    assert_eq!((auth.users.len(), auth.api_keys.len(), config.routes.len()), (1, 1, 1));
+    assert_eq!((config.secrets.accept.len(), auth.oidc.len(), auth.services.len()), (2, 1, 1));
+    assert_eq!(auth.environment_keys, Some(EnvironmentKeys::default()));
+    assert_eq!(auth.mfa.required_for, [RoleName::Owner, RoleName::Admin]);
     let file: Value = serde_saphyr::from_str(&yaml).unwrap();
     let all = serde_json::to_value(&config).unwrap();
     assert_eq!(missing(&all, &file, ""), Vec::<String>::new());
+}
+
+/// Examples show a part of a config; the rest is put in here.
+#[test]
+fn the_examples_of_the_manual_work() {
+    let manual = include_str!("../../../docs/configuration.md");
+    let examples = manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut count = 0;
+    for example in examples {
+        let mut yaml = example.to_owned();
+        for (key, rest) in [
+            ("secrets:", "secrets: {key_pepper: {file: p}}"),
+            ("upstreams:", "upstreams: {local: {url: 'http://h'}}"),
+        ] {
+            let there = yaml.lines().any(|line| line.starts_with(key));
+            yaml.push_str(if there { "" } else { rest });
+            yaml.push('\n');
+        }
+        let found = parse("example", &yaml);
+        assert!(found.is_ok(), "{}\n{yaml}", found.unwrap_err());
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
 }
 
 fn example_upstream() -> Upstream {
@@ -48,7 +74,8 @@ fn with_examples(yaml: &str) -> String {
         let example = line.strip_prefix('#').filter(|rest| rest.starts_with("  "));
         let after_example = lines.last().is_some_and(|last| last.starts_with("\u{0}"));
         if let (Some(_), false, Some(before)) = (example, after_example, lines.last_mut()) {
-            *before = before.replacen(": []", ":", 1).replacen(": {}", ":", 1);
+            let empty = [": []", ": {}", ": null"];
+            *before = empty.iter().fold(before.clone(), |line, value| line.replacen(value, ":", 1));
         }
         let line = inline_example(example.unwrap_or(line));
         lines.push(format!("{}{line}", if example.is_some() { "\u{0}" } else { "" }));
@@ -161,6 +188,27 @@ fn broken_yaml_is_explained() {
         ("firewall: {policies: {default: {threshold: high}}}\n", "1:44 expected a number"),
         ("upstreams: {a: {url: 'http://u:pw@h'}}\n", "1:22 no user or password"),
         ("upstreams: {a: {url: h:1}}\n", "1:22 starts with http:// or https://"),
+        ("store: {url: 'postgres://u:pw@h/d'}\n", "1:14 this URL holds a password … {file: PATH}"),
+        ("store: {url: portcullis.db}\n", "1:14 not the URL of a store … write sqlite:FILE"),
+        ("store: {url: 5}\n", "1:9 expected sqlite:FILE, sqlite::memory:"),
+        ("store: {url: {file: a, env: B}}\n", "1:14 a secret is in one place"),
+        ("auth: {mode: off}\n", "1:14 unknown value `off` … allowed: required, development"),
+        ("auth: {llm_token_algorithm: HS256}\n", "1:29 unknown value `HS256` … mean `hs256`?"),
+        ("auth: {environment_keys: {keys: [a]}}\n", "1:27 unknown key `keys` … role, scopes"),
+        ("auth: {mfa: {required_for: [admn]}}\n", "1:29 unknown value `admn` … mean `admin`?"),
+        (
+            "auth: {oidc: [{name: a, issuer: 'http://h'}]}\n",
+            "1:33 only https is safe here … https://id.example.com",
+        ),
+        ("auth: {oidc: [{name: a, issuer: 'https://h'}]}\n", "1:25 the key `audience` is missing"),
+        (
+            "auth: {oidc: [{name: a, issuer: 'https://h', audience: b, algorithms: [HS256]}]}\n",
+            "1:72 unknown value `HS256` … did you mean `RS256`?",
+        ),
+        (
+            "auth: {services: [{name: a, role: user, certificates: [ab12]}]}\n",
+            "1:56 not the SHA-256 fingerprint … openssl x509",
+        ),
         (
             "secrets: {token_key: correct-horse-battery}\n",
             "1:22 never written into the config … {file: PATH}",
@@ -301,6 +349,15 @@ fn what_is_added_to_a_good_config_is_checked() {
             "listeners: [{limits: {header_timeout: 0}}]\n",
             Some("7:39 0ns is out of range … more than 0"),
         ),
+        ("store: {url: 'sqlite::memory:'}\n", None),
+        ("store: {url: {env: 'my store!'}}\n", Some("7:9 not the name of an environment variable")),
+        ("store: {url: {file: ''}}\n", Some("7:9 this secret has no file")),
+        ("store: {timeout: 99ms}\n", Some("7:18 99ms is out of range … from 100ms to 10s")),
+        ("store: {timeout: 11s}\n", Some("7:18 11s is out of range")),
+        ("store: {refresh: 501ms}\n", Some("7:18 501ms is out of range … from 50ms to 500ms")),
+        ("store: {max_stale: 11m}\n", Some("7:20 660s is out of range … from 1s to 600s")),
+        ("store: {max_stale: 0}\n", Some("7:20 0ns is out of range")),
+        ("store: {connections: 65}\n", Some("7:22 65 is out of range … from 1 to 64")),
         (
             "listeners: [{limits: {max_header_bytes: 1GiB}}]\n",
             Some("7:41 1073741824 is out of range"),
@@ -371,6 +428,38 @@ fn what_is_changed_in_a_good_config_is_checked() {
             Some("1:35 this is not the name of an environment variable"),
         ),
         ("{file: t}", "{file: ''}", Some("1:35 this secret has no file")),
+        ("key_pepper: {file: p}", "key_pepper: null", Some("1:69 `secrets.key_pepper` is missing")),
+        (
+            "key_pepper: {file: p}",
+            "key_pepper: {file: p}, store_key_previous: {file: o}",
+            Some("1:1 `secrets.store_key` is missing: `store_key_previous` is the one before it"),
+        ),
+        (
+            "key_pepper: {file: p}",
+            "key_pepper: {file: p}, accept: [{until: null}]",
+            Some("1:89 either a `signing_key` or a `token_key`"),
+        ),
+        (
+            "key_pepper: {file: p}",
+            "key_pepper: {file: p}, accept: [{signing_key: {file: a}, token_key: {file: b}}]",
+            Some("1:89 either a `signing_key` or a `token_key`"),
+        ),
+        (
+            "key_pepper: {file: p}",
+            "key_pepper: {file: p}, accept: [{token_key: {env: 'a b'}, until: null}]",
+            Some("1:90 not the name of an environment variable"),
+        ),
+        ("scopes: [scan]", "scopes: [scan], networks: [10.0.0.0/8], quota: default", None),
+        (
+            "scopes: [scan]",
+            "scopes: [scan], networks: [10.1.0.0/8]",
+            Some("6:117 `10.1.0.0/8` has host bits … write 10.0.0.0/8"),
+        ),
+        (
+            "scopes: [scan]",
+            "scopes: [scan], quota: big",
+            Some("6:113 there is no quota `big` … default"),
+        ),
         (
             "auth:",
             "auth:\n  user_token_ttl: 16m",
@@ -406,7 +495,9 @@ version: 3
     ];
     check_all([check(yaml, &expected)].into_iter());
     let open = "listeners: [{address: '0.0.0.0:80', allow_plaintext: true}]\n";
-    check_all([check(open, &["1:23 nobody can log in … `auth`"])].into_iter());
+    check_all([check(open, &["1:23 nobody can log in … under `secrets`"])].into_iter());
+    let locked = format!("{open}secrets: {{key_pepper: {{file: p}}}}\n");
+    check_all([check(&locked, &[])].into_iter());
 }
 
 #[test]
@@ -466,6 +557,14 @@ fn debug_and_problems_show_no_secret() {
         "upstreams: {a: {url: 'http://u:hunter2-hunter2@h'}}",
         "auth: {api_keys: [{id: a, user: b, scopes: [], digest: hunter2-hunter2}]}",
         "auth: {users: [{name: a, role: user, password_hash: hunter2-hunter2}]}",
+        "store: {url: 'postgres://u:hunter2-hunter2@h/d'}",
+        "store: {url: 'postgres://u:hunter2-hunter2@h'}",
+        "store: {url: 'mysql://u:hunter2-hunter2@h'}",
+        "store: {url: {env: 'hunter2-hunter2'}}",
+        "store: {url: [hunter2-hunter2]}",
+        "secrets: {accept: [{token_key: hunter2-hunter2}]}",
+        "auth: {services: [{name: a, role: user, secret: hunter2-hunter2}]}",
+        "auth: {oidc: [{name: a, issuer: 'https://u:hunter2-hunter2@h', audience: b}]}",
     ] {
         let problems = parse("f", yaml).unwrap_err();
         assert!(!format!("{problems} {problems:?}").contains("hunter2"), "{problems}");

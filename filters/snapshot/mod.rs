@@ -1,4 +1,7 @@
-//! One configuration, compiled: everything that a reload swaps at once.
+//! One configuration, compiled: everything that a reload swaps at once. Who may come in is in
+//! `access`.
+
+mod access;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,59 +12,34 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use secrecy::ExposeSecret;
 
-use crate::accounts::{
-    AccountRole, ApiKeyError, Decoy, Keyring, PasswordHash, Pepper, Profile, TokenService, Ttls,
-};
+use access::{Access, Environment};
+pub use access::{Declared, RoleRights};
+
+use crate::accounts::oidc::Issuers;
+use crate::accounts::policy::Blocklist;
+use crate::accounts::service::Services;
+use crate::accounts::{AccountRole, KeyId, Pepper, TokenService};
 use crate::audit::chain::Digest;
-use crate::authn::Identity;
-use crate::authz::Layer;
 use crate::clear::OnError;
 use crate::clock::Clock;
-use crate::config::{
-    self, Config, DataAction, InjectionAction, PasswordProfile, Quota, RoleName, ScannerFailure,
-    Secrets,
-};
+use crate::config::{self, Config, DataAction, InjectionAction, ScannerFailure, Secrets};
 use crate::glob::Glob;
 use crate::metrics::Names;
 use crate::prompt::{Caps, Piece};
-use crate::quota::{Limits, PerWindow, Rate};
+use crate::quota::Limits;
 use crate::route::{Endpoint, Route, Rule, Table, Timeouts, Upstream, UpstreamKind};
 use crate::scan::{Action, PiiKind, Policy, Scanner};
 use crate::surface::Operation;
 use crate::verdict::Denial;
-
-/// A configured account.
-#[derive(Debug)]
-pub struct User {
-    identity: Identity,
-    password: PasswordHash,
-}
-
-impl User {
-    /// The account with the rights of its role.
-    #[must_use]
-    pub const fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// Its password.
-    #[must_use]
-    pub const fn password(&self) -> &PasswordHash {
-        &self.password
-    }
-}
 
 /// A configuration in force.
 pub struct Snapshot {
     routes: Table,
     spellings: HashMap<String, String>,
     caps: Caps,
-    users: HashMap<String, User>,
-    decoy: Decoy,
-    keyring: Option<Keyring<Arc<Identity>>>,
-    tokens: Option<TokenService>,
+    access: Access,
     scanner: Arc<Scanner>,
     policies: HashMap<String, Arc<Policy>>,
     on_error: OnError,
@@ -117,21 +95,12 @@ impl Snapshot {
         base: &Path,
         clock: &Clock,
     ) -> Result<Self, CompileError> {
-        let users = users(config, secrets)?;
         let policies = policies(config);
-        let profile = match config.auth.password_profile {
-            PasswordProfile::Owasp => Profile::Owasp,
-            PasswordProfile::Strong => Profile::Strong,
-        };
-        let hashes = users.values().map(User::password);
         Ok(Self {
             routes: routes(config, secrets, base, &policies)?,
             spellings: spellings(config),
             caps: caps(config),
-            decoy: Decoy::new(hashes, profile).map_err(|e| CompileError::new("decoy", e))?,
-            keyring: keyring(config, secrets, &users)?,
-            users,
-            tokens: tokens(config, secrets, clock)?,
+            access: Access::compile(config, secrets, base, clock)?,
             scanner: Arc::new(scanner(config, base)?),
             policies,
             on_error: match config.firewall.on_error {
@@ -169,27 +138,84 @@ impl Snapshot {
         &self.caps
     }
 
-    /// A user by name. Names are ASCII and compared without case.
+    /// What a role may do.
     #[must_use]
-    pub fn user(&self, name: &str) -> Option<&User> {
-        self.users.get(&name.to_ascii_lowercase())
+    pub const fn rights(&self, role: AccountRole) -> &RoleRights {
+        self.access.rights(role)
     }
 
-    /// What makes a refused login cost the same for all names.
-    #[must_use]
-    pub const fn decoy(&self) -> &Decoy {
-        &self.decoy
+    /// The quota of this name; the default one in the place of one that is gone.
+    pub(crate) fn quota(&self, name: &str) -> Arc<Limits> {
+        self.access.quota(name)
     }
 
-    /// The API keys, if there is a pepper for them.
-    pub(crate) const fn keyring(&self) -> Option<&Keyring<Arc<Identity>>> {
-        self.keyring.as_ref()
+    /// Whether there is a quota of this name.
+    #[must_use]
+    pub fn has_quota(&self, name: &str) -> bool {
+        self.access.has_quota(name)
+    }
+
+    /// Whether users of this role must show a second factor.
+    #[must_use]
+    pub fn needs_mfa(&self, role: AccountRole) -> bool {
+        self.access.needs_mfa(role)
+    }
+
+    /// The name that authenticator apps show.
+    #[must_use]
+    pub fn mfa_issuer(&self) -> &str {
+        &self.access.mfa_issuer
+    }
+
+    /// Passwords that nobody may take.
+    #[must_use]
+    pub const fn blocklist(&self) -> &Arc<Blocklist> {
+        &self.access.blocklist
+    }
+
+    /// Whether callers on this machine need no credential.
+    #[must_use]
+    pub const fn is_development(&self) -> bool {
+        self.access.development
+    }
+
+    /// What keys the digests of API keys.
+    #[must_use]
+    pub const fn pepper(&self) -> Option<&Pepper> {
+        self.access.pepper.as_ref()
     }
 
     /// The issuer of tokens, if there are keys for it.
     #[must_use]
     pub const fn tokens(&self) -> Option<&TokenService> {
-        self.tokens.as_ref()
+        self.access.tokens.as_ref()
+    }
+
+    /// The external issuers whose tokens are accepted.
+    #[must_use]
+    pub const fn issuers(&self) -> Option<&Issuers> {
+        self.access.issuers.as_ref()
+    }
+
+    /// The services that may speak for users.
+    pub(crate) const fn services(&self) -> &Services {
+        &self.access.services
+    }
+
+    /// The keys that the environment gave.
+    pub(crate) const fn environment(&self) -> Option<&Environment> {
+        self.access.environment.as_ref()
+    }
+
+    /// The public ids of the keys that the environment gave.
+    pub fn environment_ids(&self) -> impl Iterator<Item = KeyId> {
+        self.environment().into_iter().flat_map(|environment| environment.keys.ids())
+    }
+
+    /// What the configuration declares for the account store.
+    #[must_use]
+    pub const fn declared(&self) -> &Declared {
+        &self.access.declared
     }
 
     /// The scanner with its rules.
@@ -229,107 +255,6 @@ impl Snapshot {
     pub(crate) fn digest(&self, pieces: &[Piece]) -> Digest {
         Digest::keyed(&self.digest_key, pieces.iter().map(|piece| piece.text.as_bytes()))
     }
-}
-
-fn users(config: &Config, secrets: &Secrets) -> Result<HashMap<String, User>, CompileError> {
-    let mut users = HashMap::new();
-    for user in &config.auth.users {
-        let what = format!("password of user {}", user.name);
-        let hash = secrets.password_hashes.get(&user.name).map_or("", ExposeSecret::expose_secret);
-        let password = PasswordHash::parse(hash).map_err(|e| CompileError::new(&what, e))?;
-        let role = config.roles.get(user.role);
-        let layer = Layer {
-            scopes: role.scopes.clone(),
-            models: Some(globs(&role.models)),
-            max_tokens: None,
-        };
-        let limits = config.quotas.get(&role.quota).map(limits).unwrap_or_default();
-        let identity = Identity::user_of(
-            &user.name,
-            account_role(user.role),
-            Arc::new(layer),
-            Arc::new(limits),
-        );
-        users.insert(user.name.to_ascii_lowercase(), User { identity, password });
-    }
-    Ok(users)
-}
-
-const fn account_role(role: RoleName) -> AccountRole {
-    match role {
-        RoleName::Owner => AccountRole::Owner,
-        RoleName::Admin => AccountRole::Admin,
-        RoleName::User => AccountRole::User,
-        RoleName::ReadOnly => AccountRole::ReadOnly,
-    }
-}
-
-fn globs(patterns: &[String]) -> Vec<Glob> {
-    patterns.iter().map(|pattern| Glob::new(pattern)).collect()
-}
-
-fn limits(quota: &Quota) -> Limits {
-    let seconds = |limit: Option<u64>| limit.map(|seconds| seconds.saturating_mul(1000));
-    Limits {
-        requests: quota.requests_per_minute.and_then(|rate| Rate::new(rate, quota.burst)),
-        tokens: PerWindow {
-            minute: quota.tokens_per_minute,
-            hour: quota.tokens_per_hour,
-            day: quota.tokens_per_day,
-        },
-        gpu_ms: PerWindow {
-            minute: seconds(quota.gpu_seconds_per_minute),
-            hour: seconds(quota.gpu_seconds_per_hour),
-            day: seconds(quota.gpu_seconds_per_day),
-        },
-        concurrent: quota.concurrent,
-    }
-}
-
-fn keyring(
-    config: &Config,
-    secrets: &Secrets,
-    users: &HashMap<String, User>,
-) -> Result<Option<Keyring<Arc<Identity>>>, CompileError> {
-    let Some(secret) = &secrets.key_pepper else { return Ok(None) };
-    let pepper = Pepper::new(&bytes(secret)).map_err(|e| CompileError::new("key_pepper", e))?;
-    let mut ring = Keyring::new(pepper).map_err(|e| CompileError::new("randomness", e))?;
-    for key in &config.auth.api_keys {
-        let wrong = |error: ApiKeyError| CompileError::new(&format!("API key {}", key.id), error);
-        let owner = users.get(&key.user.to_ascii_lowercase());
-        let owner = owner.ok_or_else(|| wrong(ApiKeyError::Unknown))?;
-        let layer = Layer {
-            scopes: key.scopes.clone(),
-            models: Some(globs(&key.models)),
-            max_tokens: None,
-        };
-        let expires = key.expires.map(|at| u64::try_from(at.as_second()).unwrap_or(0));
-        let identity = owner.identity.by_key(key.id.clone(), layer, expires);
-        let id = key.id.parse().map_err(wrong)?;
-        let digest = (*key.digest.as_bytes()).into();
-        if !ring.insert(id, digest, Arc::new(identity)) {
-            return Err(CompileError::new("API keys", format!("two have the id {}", key.id)));
-        }
-    }
-    Ok(Some(ring))
-}
-
-fn tokens(
-    config: &Config,
-    secrets: &Secrets,
-    clock: &Clock,
-) -> Result<Option<TokenService>, CompileError> {
-    let (Some(pem), Some(key)) = (&secrets.signing_key, &secrets.token_key) else {
-        return Ok(None);
-    };
-    let ttls = Ttls { user: config.auth.user_token_ttl, llm: config.auth.llm_token_ttl };
-    TokenService::new(pem, &bytes(key), clock.clone(), ttls)
-        .map(Some)
-        .map_err(|e| CompileError::new("signing_key or token_key", e))
-}
-
-fn bytes(secret: &SecretString) -> SecretSlice<u8> {
-    SecretSlice::from(secret.expose_secret().as_bytes().to_vec())
 }
 
 /// Derived from the pepper; without one it is random, and digests compare within one run.

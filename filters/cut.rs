@@ -1,0 +1,139 @@
+//! Cutting: an answer that streams ends when what its request was let in by is revoked.
+//!
+//! Every exchange is listed here with its proof. When accounts change the proofs are looked at
+//! again, and what is void is cut: at the next part of its answer, in the words of its dialect; an
+//! answer of which no part comes is dropped with its connection after [`GRACE`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::accounts::directory::{Directory, Proof};
+use crate::verdict::{Denial, Reason};
+
+/// How long a cut exchange has to end in its own words.
+const GRACE: Duration = Duration::from_millis(250);
+
+tokio::task_local! {
+    /// The cut of the request that this task serves.
+    static OF_THIS_REQUEST: Arc<Cut>;
+}
+
+/// Whether a request is cut, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    why: OnceLock<&'static str>,
+    fired: Notify,
+}
+
+impl Cut {
+    fn fire(&self, why: &'static str) {
+        if self.why.set(why).is_ok() {
+            self.fired.notify_one();
+        }
+    }
+
+    /// The refusal that ends the request, if it is cut.
+    pub(crate) fn denial(&self) -> Option<Denial> {
+        self.why.get().map(|why| revoked(why))
+    }
+}
+
+/// Serves one request, which is dropped if it is cut and does not end by itself.
+pub(crate) async fn serve<T>(request: impl Future<Output = Option<T>>) -> Option<T> {
+    let cut = Arc::new(Cut::default());
+    let overdue = async {
+        cut.fired.notified().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = OF_THIS_REQUEST.scope(Arc::clone(&cut), request) => served,
+        () = overdue => None,
+    }
+}
+
+/// The exchanges that are open.
+#[derive(Default)]
+pub(crate) struct Exchanges {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Open>>,
+}
+
+struct Open {
+    proof: Proof,
+    cut: Arc<Cut>,
+}
+
+impl Exchanges {
+    /// Lists an exchange for as long as the entry lives.
+    ///
+    /// # Errors
+    /// If the proof has become void since it was looked at.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        proof: &Proof,
+        directory: &Directory,
+    ) -> Result<Entry, Denial> {
+        let cut = OF_THIS_REQUEST.try_with(Arc::clone).unwrap_or_default();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let open = Open { proof: proof.clone(), cut: Arc::clone(&cut) };
+        self.lock().insert(number, open);
+        let entry = Entry { exchanges: Arc::clone(self), number, cut };
+        match directory.void(proof) {
+            Some(why) => Err(revoked(why)),
+            None => Ok(entry),
+        }
+    }
+
+    /// Looks at all proofs again. Gives how many exchanges were cut.
+    pub(crate) fn review(&self, directory: &Directory) -> usize {
+        let open = self.lock();
+        let void = open.values().filter_map(|open| Some((open, directory.void(&open.proof)?)));
+        void.map(|(open, why)| open.cut.fire(why)).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Exchanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} exchanges", self.lock().len())
+    }
+}
+
+/// The place of an exchange in the list.
+pub(crate) struct Entry {
+    exchanges: Arc<Exchanges>,
+    number: u64,
+    cut: Arc<Cut>,
+}
+
+impl Entry {
+    /// The refusal that ends the exchange, if it is cut.
+    pub(crate) fn denial(&self) -> Option<Denial> {
+        self.cut.denial()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.exchanges.lock().remove(&self.number);
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exchange {}", self.number)
+    }
+}
+
+fn revoked(why: &'static str) -> Denial {
+    Denial::new(Reason::InvalidCredentials, "the credential of this request was revoked")
+        .detail(why)
+}
