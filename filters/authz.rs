@@ -212,6 +212,9 @@ pub fn canonical(spelling: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::AccountRole;
+    use crate::accounts::permission::Credential;
+    use crate::snapshot::RoleRights;
 
     fn check(spelling: &str, expected: Option<&str>) {
         assert_eq!(canonical(spelling).as_deref(), expected, "{spelling:?}");
@@ -273,6 +276,156 @@ mod tests {
             ("", "scan", false),
         ] {
             assert_eq!(covers(held, wanted), expected, "{held} {wanted}");
+        }
+    }
+
+    fn layer(scopes: &[&str], models: Option<&[&str]>, max_tokens: Option<u64>) -> Arc<Layer> {
+        let models = models.map(|models| models.iter().map(|model| Glob::new(model)).collect());
+        let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
+        Arc::new(Layer { scopes, models, max_tokens })
+    }
+
+    /// Someone of a role that holds everything, identified by some credential.
+    fn someone(role: AccountRole, credential: Credential) -> Identity {
+        let rights = RoleRights { layer: layer(&["*"], None, None), limits: Arc::default() };
+        Identity::new("ada".into(), role, &rights, credential)
+    }
+
+    #[test]
+    fn a_layer_without_models_leaves_them_to_others() {
+        for (models, model, expected) in [
+            (None, "phi", true),
+            (Some(&["*"][..]), "phi", true),
+            (Some(&["llama*", "phi"]), "phi", true),
+            (Some(&["llama*"]), "phi", false),
+            (Some(&[]), "phi", false),
+        ] {
+            assert_eq!(layer(&[], models, None).allows(model), expected, "{models:?}");
+        }
+    }
+
+    #[test]
+    fn a_layer_holds_what_one_of_its_scopes_covers() {
+        let held = layer(&["models:read", "llm:*"], None, None);
+        for (scope, expected) in [("models:read", true), ("llm:embed", true), ("scan", false)] {
+            assert_eq!(held.holds(scope), expected, "{scope}");
+        }
+        assert!(!layer(&[], None, None).holds("scan"));
+    }
+
+    #[test]
+    fn no_layer_widens_another() {
+        let role = someone(AccountRole::User, Credential::Key);
+        assert!(role.holds("scan") && role.allows("phi") && role.max_tokens() == u64::MAX);
+        let key = role.within(layer(&["llm:*"], Some(&["phi*"]), Some(100)));
+        let token = key.within(layer(&["*"], Some(&["*"]), Some(500)));
+        assert!(token.holds("llm:embed") && !token.holds("scan"));
+        assert!(token.allows("PHI3") && !token.allows("llama3"));
+        assert_eq!(token.max_tokens(), 100);
+    }
+
+    fn told(permitted: Result<(), Denial>) -> Option<(Reason, String)> {
+        permitted.err().map(|denial| (denial.reason(), denial.message().to_owned()))
+    }
+
+    fn scope(message: &str) -> Option<(Reason, String)> {
+        Some((Reason::InsufficientScope, message.to_owned()))
+    }
+
+    #[test]
+    fn a_permission_needs_its_role_and_those_above_have_it_too() {
+        for permission in Permission::ALL {
+            for role in AccountRole::ALL {
+                let least = permission.rule().role;
+                let message = format!("the role `{least}` is needed for this operation");
+                let expected = if role < least { scope(&message) } else { None };
+                let permitted = permit_account(&someone(role, Credential::Login), permission);
+                assert_eq!(told(permitted), expected, "{permission:?} {role}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_permission_needs_its_credential() {
+        use Credential::{Development, Key, Login, ScopedToken, Service};
+        let login = scope("this operation needs a login");
+        let login_or_key = scope("this operation needs a login or an API key");
+        let not_scoped = scope("a scoped token cannot be used for this operation");
+        for (permission, credentials, expected) in [
+            (Permission::OwnAccount, &[Login, Key, ScopedToken, Service, Development][..], &None),
+            (Permission::OwnKeys, &[Login], &None),
+            (Permission::OwnKeys, &[Key, ScopedToken, Service, Development], &login),
+            (Permission::MintTokens, &[Login, Key], &None),
+            (Permission::MintTokens, &[ScopedToken, Service, Development], &login_or_key),
+            (Permission::ManageUsers, &[Login, Key, Service, Development], &None),
+            (Permission::ManageUsers, &[ScopedToken], &not_scoped),
+        ] {
+            for credential in credentials {
+                let identity = someone(AccountRole::Owner, *credential);
+                let permitted = told(permit_account(&identity, permission));
+                assert_eq!(&permitted, expected, "{permission:?} {credential:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_permission_needs_its_scope_in_every_layer() {
+        let admin = someone(AccountRole::Admin, Credential::Login);
+        let refused = scope("the scope `users:write` is needed for this operation");
+        for (scopes, expected) in [
+            (&["*"][..], None),
+            (&["users:*"], None),
+            (&["users:write"], None),
+            (&["users:read", "llm:*"], refused.clone()),
+            (&[], refused),
+        ] {
+            let identity = admin.clone().within(layer(scopes, None, None));
+            let permitted = permit_account(&identity, Permission::ReadUsers);
+            assert_eq!(told(permitted), expected, "{scopes:?}");
+            assert_eq!(told(permit_account(&identity, Permission::OwnAccount)), None);
+        }
+    }
+
+    fn operation(id: &str) -> &'static Operation {
+        crate::surface::operations().find(|operation| operation.id == id).unwrap()
+    }
+
+    #[test]
+    fn an_operation_needs_what_its_row_says() {
+        let user = someone(AccountRole::User, Credential::Key);
+        let llm = user.clone().within(layer(&["llm:*"], None, None));
+        let nothing = user.within(layer(&[], None, None));
+        let login = scope("this operation needs a login");
+        let generate = scope("the scope `llm:generate` is needed for this operation");
+        for (identity, id, expected) in [
+            (&nothing, "own.live", &None),
+            (&llm, "openai.chat", &None),
+            (&nothing, "openai.chat", &generate),
+            (&nothing, "own.me", &None),
+            (&llm, "own.key_create", &login),
+        ] {
+            assert_eq!(&told(permit(identity, operation(id))), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn who_must_set_up_a_second_factor_does_nothing_else() {
+        let admin = someone(AccountRole::Owner, Credential::Login).enrolling(true);
+        let reason = |permitted: Result<(), Denial>| permitted.err().map(|d| d.reason());
+        for (id, open) in [
+            ("own.live", true),
+            ("own.me", true),
+            ("own.key_create", false),
+            ("openai.chat", false),
+        ] {
+            let expected = (!open).then_some(Reason::MfaRequired);
+            assert_eq!(reason(permit(&admin, operation(id))), expected, "{id}");
+        }
+        use Permission::{OwnAccount, OwnMfa, OwnSessions};
+        for permission in Permission::ALL {
+            let open = [OwnAccount, OwnSessions, OwnMfa].contains(&permission);
+            let expected = (!open).then_some(Reason::MfaRequired);
+            assert_eq!(reason(permit_account(&admin, permission)), expected, "{permission:?}");
         }
     }
 }

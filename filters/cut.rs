@@ -137,3 +137,117 @@ fn revoked(why: &'static str) -> Denial {
     Denial::new(Reason::InvalidCredentials, "the credential of this request was revoked")
         .detail(why)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::accounts::directory::tests::{Accounts, proof_of};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn told(denial: Option<Denial>) -> Option<(Reason, String)> {
+        denial.map(|denial| (denial.reason(), denial.operator_detail().to_owned()))
+    }
+
+    fn because(why: &str) -> Option<(Reason, String)> {
+        Some((Reason::InvalidCredentials, why.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_proof_that_is_void_does_not_enter() {
+        let accounts = Accounts::new().with_user("ada").await;
+        let exchanges = Arc::<Exchanges>::default();
+        let entry = exchanges.enter(&proof_of("ada"), &accounts.directory).unwrap();
+        assert_eq!(format!("{exchanges:?}, {entry:?}"), "1 exchanges, exchange 0");
+        let refused = exchanges.enter(&proof_of("eve"), &accounts.directory).err();
+        assert_eq!(told(refused), because("the user is gone"));
+        assert_eq!(format!("{exchanges:?}"), "1 exchanges");
+        let next = exchanges.enter(&proof_of("ada"), &accounts.directory).unwrap();
+        assert_eq!(format!("{exchanges:?}, {next:?}"), "2 exchanges, exchange 2");
+        drop((entry, next));
+        assert_eq!(format!("{exchanges:?}"), "0 exchanges");
+    }
+
+    #[tokio::test]
+    async fn a_review_cuts_what_is_void_and_nothing_else() {
+        let accounts = Accounts::new().with_user("ada").await.with_user("bob").await;
+        let exchanges = Arc::<Exchanges>::default();
+        let enter = |name| exchanges.enter(&proof_of(name), &accounts.directory).unwrap();
+        let [ada, bob, also_ada] = ["ada", "bob", "ada"].map(enter);
+        assert_eq!(exchanges.review(&accounts.directory), 0);
+        accounts.disable("ada", true).await;
+        assert_eq!(exchanges.review(&accounts.directory), 2);
+        assert_eq!(told(ada.denial()), because("the user is disabled"));
+        assert_eq!(told(also_ada.denial()), because("the user is disabled"));
+        assert_eq!(told(bob.denial()), None);
+        drop(also_ada);
+        assert_eq!(exchanges.review(&accounts.directory), 1);
+        accounts.disable("ada", false).await;
+        assert_eq!(exchanges.review(&accounts.directory), 0);
+        assert_eq!(told(ada.denial()), because("the user is disabled"), "a cut is for good");
+    }
+
+    /// A request of ada's that lasts some time, and gives what it was told in the end.
+    async fn request(
+        exchanges: &Arc<Exchanges>,
+        accounts: &Accounts,
+        lasts: Duration,
+    ) -> Option<Option<Denial>> {
+        let entry = exchanges.enter(&proof_of("ada"), &accounts.directory).unwrap();
+        tokio::time::sleep(lasts).await;
+        Some(entry.denial())
+    }
+
+    /// Serves a request while its user is disabled.
+    async fn disabled_meanwhile(lasts: Duration) -> (Option<Option<Denial>>, Duration) {
+        let accounts = Accounts::new().with_user("ada").await;
+        let exchanges = Arc::<Exchanges>::default();
+        let begun = Instant::now();
+        let served = timeout(LONG, async {
+            let cut = async {
+                accounts.disable("ada", true).await;
+                assert_eq!(exchanges.review(&accounts.directory), 1);
+            };
+            tokio::join!(serve(request(&exchanges, &accounts, lasts)), cut).0
+        });
+        let served = served.await.unwrap();
+        assert_eq!(format!("{exchanges:?}"), "0 exchanges");
+        (served, begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_cut_is_dropped_after_its_grace() {
+        let (served, after) = disabled_meanwhile(LONG * 10).await;
+        assert!(served.is_none() && after >= GRACE, "{after:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_cut_may_end_in_its_own_words() {
+        let accounts = Accounts::new().with_user("ada").await;
+        let exchanges = Arc::<Exchanges>::default();
+        let served = serve(async {
+            let entry = exchanges.enter(&proof_of("ada"), &accounts.directory).unwrap();
+            accounts.disable("ada", true).await;
+            assert_eq!(exchanges.review(&accounts.directory), 1);
+            Some(entry.denial())
+        });
+        assert_eq!(told(served.await.unwrap()), because("the user is disabled"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_cut_is_served() {
+        let accounts = Accounts::new().with_user("ada").await.with_user("bob").await;
+        let exchanges = Arc::<Exchanges>::default();
+        accounts.disable("bob", true).await;
+        let served = serve(async {
+            let served = request(&exchanges, &accounts, Duration::ZERO).await;
+            assert_eq!(exchanges.review(&accounts.directory), 0);
+            tokio::time::sleep(GRACE * 2).await;
+            served
+        });
+        assert_eq!(told(served.await.unwrap()), None);
+        assert!(serve(async { None::<()> }).await.is_none());
+    }
+}

@@ -108,10 +108,11 @@ pub fn new_hash(
 pub async fn revoke_everything(
     store: &dyn Store,
     environment: impl Iterator<Item = KeyId> + Send,
+    reason: &str,
     now: u64,
     by: &Actor,
 ) -> Result<Revoked, StoreError> {
-    let mut revoked = store.revoke_all(now, by).await?;
+    let mut revoked = store.revoke_all(reason, now, by).await?;
     for id in environment {
         store.revoke_token(&environment_id(id), now.saturating_add(FOR_GOOD), by).await?;
         revoked.keys += 1;
@@ -261,12 +262,18 @@ pub struct Enrolment {
 ///
 /// # Errors
 /// [`Reason::Conflict`] if one is confirmed, or the store has no key to seal it with.
-pub async fn begin_mfa(store: &dyn Store, issuer: &str, user: &str) -> Result<Enrolment, Denial> {
+pub async fn begin_mfa(
+    store: &dyn Store,
+    issuer: &str,
+    user: &str,
+    now: u64,
+    by: &Actor,
+) -> Result<Enrolment, Denial> {
     let secret = totp::generate_secret().map_err(|_| no_randomness())?;
     let codes = totp::backup_codes().map_err(|_| no_randomness())?;
     let digest = |code: &SecretString| totp::backup_digest(user, code.expose_secret());
     let digests: Vec<String> = codes.iter().filter_map(digest).collect();
-    store.begin_mfa(user, &secret, &digests).await.map_err(refused)?;
+    store.begin_mfa(user, &secret, &digests, now, by).await.map_err(refused)?;
     let uri = totp::provisioning_uri(issuer, user, &secret).ok_or_else(no_randomness)?;
     Ok(Enrolment { secret, uri, codes: codes.into() })
 }

@@ -425,3 +425,6 @@ pub(crate) fn unavailable(detail: impl Into<std::borrow::Cow<'static, str>>) -> 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

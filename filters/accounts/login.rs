@@ -505,7 +505,7 @@ mod tests {
             let (secret, codes) = (generate_secret().unwrap(), backup_codes().unwrap());
             let digest = |code: &SecretString| backup_digest("alice", code.expose_secret());
             let digests: Vec<String> = codes.iter().filter_map(digest).collect();
-            self.store.begin_mfa("alice", &secret, &digests).await.unwrap();
+            self.store.begin_mfa("alice", &secret, &digests, 0, &self.root).await.unwrap();
             (secret, codes.into())
         }
 

@@ -73,9 +73,10 @@ fn by(external: &External) -> Actor {
 }
 
 /// An issuer knows no epochs. A token is of the present one if it was issued after that began, or if
-/// the user's first is still going on.
+/// the user's first is still going on. Epochs are times in milliseconds: the first begins with the
+/// second in which the user was made.
 fn proof(person: &Person, external: &External) -> Result<Proof, Denial> {
-    let first = person.since <= person.created_at;
+    let first = person.epoch <= person.created_at.saturating_mul(1000);
     if !first && external.issued_at <= person.since {
         return Err(refused("external token: the user's tokens were revoked"));
     }

@@ -48,7 +48,8 @@ pub(super) async fn login(call: &OwnCall<'_>) -> OwnOutcome {
     let name = form.username.to_ascii_lowercase();
     let known = call.state.directory().person(&name).map(|person| person.name.to_string());
     let result = check(call, &name, form).await;
-    OwnOutcome { user: known, details: Vec::new(), result }
+    let user = known.or_else(|| result.is_ok().then_some(name));
+    OwnOutcome { user, details: Vec::new(), result }
 }
 
 async fn check(call: &OwnCall<'_>, name: &str, form: Login) -> Result<OwnAnswer, Denial> {

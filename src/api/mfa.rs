@@ -15,7 +15,9 @@ pub(super) async fn enable(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     let identity = identified(call)?;
     let store = call.state.directory().store();
     let issuer = call.snapshot.mfa_issuer();
-    let enrolment = manage::begin_mfa(store.as_ref(), issuer, identity.user()).await?;
+    let (now, by) = (call.state.clock().unix_secs(), actor(call)?);
+    let beginning = manage::begin_mfa(store.as_ref(), issuer, identity.user(), now, &by);
+    let enrolment = beginning.await?;
     let codes: Vec<&str> = enrolment.codes.iter().map(ExposeSecret::expose_secret).collect();
     json(
         200,

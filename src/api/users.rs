@@ -210,7 +210,7 @@ async fn revoke_everything(call: &OwnCall<'_>, form: &Emergency) -> Result<OwnAn
     let (store, now) = (call.state.directory().store(), call.state.clock().unix_secs());
     let environment = call.snapshot.environment_ids();
     let by = actor(call)?;
-    let revoking = manage::revoke_everything(store.as_ref(), environment, now, &by);
+    let revoking = manage::revoke_everything(store.as_ref(), environment, &form.reason, now, &by);
     let revoked = revoking.await.map_err(refused)?;
     super::take_effect(call).await;
     json(

@@ -1,6 +1,5 @@
 //! `portcullis emergency`
 
-use portcullis_filters::accounts::store::Actor;
 use portcullis_filters::accounts::{ApiKey, KeyId};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -34,14 +33,11 @@ pub(super) fn run(command: &Command) -> Outcome {
     let reason = reason(&args.reason)?;
     let accounts = Accounts::open(&args.common.config)?;
     args.sure.confirm("Revoke every session, token and API key of everyone")?;
-    // The event has no place of its own for the reason: it stands with who gave it.
-    let Actor { name, unrecorded } = actor();
-    let by = Actor { name: format!("{name} (reason: {reason})"), unrecorded };
     let keys = accounts.secrets.environment_keys.iter();
     let ids = keys.filter_map(|key| Some(ApiKey::parse(key.expose_secret()).ok()?.id()));
     let ids: Vec<KeyId> = ids.collect();
-    let (store, now) = (accounts.store.as_ref(), accounts.now());
-    let revoking = manage::revoke_everything(store, ids.into_iter(), now, &by);
+    let (store, now, by) = (accounts.store.as_ref(), accounts.now(), actor());
+    let revoking = manage::revoke_everything(store, ids.into_iter(), reason, now, &by);
     let revoked = accounts.wait(revoking)?;
     let shown = json!({
         "status": "success",

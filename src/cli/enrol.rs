@@ -6,7 +6,7 @@ use portcullis_filters::accounts::totp;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::accounts::{Accounts, told};
+use super::accounts::{Accounts, actor, told};
 use super::{Failure, out};
 use crate::manage::{self, Enrolment};
 
@@ -16,7 +16,8 @@ const TRIES: usize = 3;
 /// Begins a second factor; it counts from when it is confirmed.
 pub(super) fn begin(accounts: &Accounts, user: &str) -> Result<Enrolment, Failure> {
     let issuer = &accounts.config.auth.mfa.issuer;
-    accounts.wait(manage::begin_mfa(accounts.store.as_ref(), issuer, user)).map_err(told)
+    let (store, now, by) = (accounts.store.as_ref(), accounts.now(), actor());
+    accounts.wait(manage::begin_mfa(store, issuer, user, now, &by)).map_err(told)
 }
 
 /// Shows it to people; the QR code on a terminal only.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use portcullis_filters::accounts::store::SCHEMA_VERSION;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -29,6 +30,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     let sealed = accounts.secrets.store_key.is_some();
     let answer = json!({
         "url": url,
+        "schema_version": SCHEMA_VERSION,
         "revision": revision,
         "users": users.len(),
         "users_with_mfa": factors,
@@ -39,6 +41,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     let seal = if sealed { "with the current store_key" } else { "no store_key: nothing is kept" };
     let pairs = [
         ("url", url),
+        ("schema", SCHEMA_VERSION.to_string()),
         ("changes", revision.to_string()),
         ("users", format!("{}, {factors} with a second factor", users.len())),
         ("API keys", format!("{live}, {} revoked", keys.len().saturating_sub(live))),

@@ -262,7 +262,7 @@ async fn keys_of_the_environment_do_what_the_configuration_says() {
         caller.chat().await.is(status, if status == 401 { "invalid_credentials" } else { "" });
     }
     let caller = gateway.caller(keys[0]);
-    assert_eq!(caller.me().await.json()["username"], "environment");
+    assert_eq!(caller.me().await.json()["username"], ":environment");
     caller.get("/v1/models").await.refused(403, "insufficient_scope");
     caller.get("/auth/users").await.refused(403, "insufficient_scope");
     let wanted = json!({ "model": "phi", "max_tokens": 9, "scopes": ["llm:generate"] });

@@ -100,7 +100,6 @@ async fn a_token_never_holds_more_than_its_issuer() {
     let mut request = chat("phi", "Hello");
     request["max_tokens"] = json!(40);
     assert_eq!(scoped.post("/v1/chat/completions", &request).await.status, 200);
-    assert_eq!(upstream.only().json()["options"]["num_predict"], Value::Null);
     assert_eq!(upstream.only().json()["max_tokens"], 9);
     let other = scoped.post("/v1/chat/completions", &chat("llama", "Hello")).await;
     other.refused(403, "model_not_allowed");
@@ -292,8 +291,7 @@ fn rfc(unix_secs: u64) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn anyone_can_check_tokens_with_the_published_keys() {
     let upstream = upstream().await;
-    let gateway: Gateway =
-        Plan::to(&upstream).auth("llm_token_algorithm: eddsa").start().await;
+    let gateway: Gateway = Plan::to(&upstream).auth("llm_token_algorithm: eddsa").start().await;
     let ann = gateway.member("ann", User).await;
     let scoped = gateway.caller(&ann.scoped(json!({})).await);
     assert_eq!(scoped.chat().await.status, 200);

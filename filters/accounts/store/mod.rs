@@ -30,6 +30,7 @@ use secrecy::SecretString;
 use super::AccountRole;
 use super::api_key::{KeyDigest, KeyId};
 
+pub use schema::SCHEMA_VERSION;
 pub use sql::{SqlStore, StoreOptions};
 
 /// Why the store did not do what was asked. Never contains a secret or a statement.
@@ -258,7 +259,7 @@ pub struct Event {
     pub actor: String,
     /// What, such as `user.disable` or `key.revoke`.
     pub action: String,
-    /// Whom or what it concerns: the name of a user, the id of a key.
+    /// Whom or what it concerns: the name of a user, the id of a key, the reason of an emergency.
     pub target: String,
 }
 
@@ -359,7 +360,14 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Stores a second factor that is not confirmed yet, with the digests of its backup codes; an
     /// unconfirmed one is replaced, [`StoreError::Exists`] for a confirmed one.
-    async fn begin_mfa(&self, name: &str, secret: &SecretString, codes: &[String]) -> Result<()>;
+    async fn begin_mfa(
+        &self,
+        name: &str,
+        secret: &SecretString,
+        codes: &[String],
+        now: u64,
+        by: &Actor,
+    ) -> Result<()>;
 
     /// The secret of the second factor, and whether it is confirmed.
     async fn mfa(&self, name: &str) -> Result<Option<(SecretString, bool)>>;
@@ -412,7 +420,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Begins a new epoch for every user and revokes every key that the store made or the
     /// configuration declares.
-    async fn revoke_all(&self, now: u64, by: &Actor) -> Result<Revoked>;
+    async fn revoke_all(&self, reason: &str, now: u64, by: &Actor) -> Result<Revoked>;
 
     /// Claims a single-use id (a `jti`, a nonce) until it expires: `false` if it was claimed before.
     async fn use_once(&self, id: &str, now: u64, expires_at: u64) -> Result<bool>;

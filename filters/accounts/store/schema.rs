@@ -14,6 +14,9 @@ use super::{Result, StoreError};
 /// Locks out other gateways that migrate at the same time; the number is arbitrary.
 const LOCK: &str = "DO $$ BEGIN PERFORM pg_advisory_xact_lock(7281946530); END $$";
 
+/// The version that this program brings a store to.
+pub const SCHEMA_VERSION: i64 = 1;
+
 struct Migration {
     version: i64,
     sql: &'static str,

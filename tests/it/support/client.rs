@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::gateway::Gateway;
+use super::tls::Leaf;
 use super::upstream::fields;
 use super::within;
 
@@ -57,13 +58,16 @@ impl Answer {
     /// The body as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+        let Ok(json) = serde_json::from_slice(&self.body) else { panic!("not JSON: {self:?}") };
+        json
     }
 
     /// The code of an error in OpenAI's shape.
     #[track_caller]
     pub(crate) fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+        let json = self.json();
+        let Some(code) = json["error"]["code"].as_str() else { panic!("no code: {self:?}") };
+        code.to_owned()
     }
 
     /// Checks status and code of a refusal in OpenAI's shape, that it is whole, and that it says
@@ -335,7 +339,7 @@ pub(crate) async fn get(gateway: &Gateway, path: &str) -> Answer {
 /// An HTTP/2 connection in TLS.
 pub(crate) struct Http2 {
     requests: SendRequest<Bytes>,
-    key: String,
+    fields: Vec<(String, String)>,
 }
 
 /// A request on an HTTP/2 connection that is not over.
@@ -346,37 +350,60 @@ pub(crate) struct Stream {
 }
 
 impl Http2 {
+    /// With the declared API key.
     pub(crate) async fn open(gateway: &Gateway) -> Self {
         Self::with(gateway, &gateway.key).await
     }
 
-    /// With another credential than the declared API key.
+    /// With another credential.
     pub(crate) async fn with(gateway: &Gateway, credential: &str) -> Self {
-        let tls = gateway.authority().connector(b"h2");
+        let fields = [("authorization", format!("Bearer {credential}"))];
+        Self::showing(gateway, None, &fields).await.expect("the handshake fails")
+    }
+
+    /// With these fields, and perhaps a certificate; nothing if the handshake fails.
+    pub(crate) async fn showing(
+        gateway: &Gateway,
+        certificate: Option<&Leaf>,
+        fields: &[(&str, String)],
+    ) -> Option<Self> {
+        let tls = gateway.authority().connector(b"h2", certificate);
         let socket = TcpStream::connect(gateway.secure.unwrap()).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let name = "localhost".try_into().unwrap();
-        let stream = within("the TLS handshake", tls.connect(name, socket)).await.unwrap();
+        let stream = within("the TLS handshake", tls.connect(name, socket)).await.ok()?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        let (requests, connection) = h2::client::handshake(stream).await.ok()?;
         tokio::spawn(async move { drop(connection.await) });
-        Self { requests, key: credential.to_owned() }
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Some(Self { requests, fields: fields.collect() })
     }
 
     /// Begins a request; a length is announced if one is given.
     pub(crate) async fn begin(&mut self, path: &str, length: Option<usize>) -> Stream {
-        let mut request = Request::post(format!("https://localhost{path}"))
-            .header("authorization", format!("Bearer {}", self.key))
-            .header("content-type", "application/json")
-            .body(())
-            .unwrap();
+        self.try_begin(path, length).await.expect("the connection has ended")
+    }
+
+    async fn try_begin(&mut self, path: &str, length: Option<usize>) -> Option<Stream> {
+        let request = Request::post(format!("https://localhost{path}"));
+        let request = request.header("content-type", "application/json");
+        let fields = self.fields.iter();
+        let request = fields.fold(request, |request, (name, value)| request.header(name, value));
+        let mut request = request.body(()).unwrap();
         if let Some(length) = length {
             request.headers_mut().insert("content-length", HeaderValue::from(length));
         }
         let ready = self.requests.clone();
-        self.requests = within("room for a stream", ready.ready()).await.unwrap();
-        let (answer, body) = self.requests.send_request(request, false).unwrap();
-        Stream { body, answer }
+        self.requests = within("room for a stream", ready.ready()).await.ok()?;
+        let (answer, body) = self.requests.send_request(request, false).ok()?;
+        Some(Stream { body, answer })
+    }
+
+    /// Posts a body and reads the answer, if there is one.
+    pub(crate) async fn try_post(&mut self, path: &str, body: &[u8]) -> Option<Answer> {
+        let mut stream = self.try_begin(path, Some(body.len())).await?;
+        stream.send(body, body.len()).await;
+        stream.try_answer().await
     }
 
     /// Posts a body in frames of at most this size, and reads the answer.

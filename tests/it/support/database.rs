@@ -1,7 +1,9 @@
 //! Where accounts are kept: SQLite in a file, or a database of its own on a Postgres server.
 
+use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The URL of an administrator of Postgres: `scripts/postgres.sh start DIR` prints one.
@@ -13,6 +15,13 @@ const SQLITE: &str = "import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], timeout=5)
 database.executescript(sys.argv[2])
 database.close()";
+
+/// The same, holding the lock for writing until it is told nothing more.
+const HOLD: &str = "import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
+database.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.read()";
 
 /// A database, gone when it is dropped.
 pub(crate) enum Database {
@@ -60,6 +69,41 @@ impl Database {
             }
             Self::Postgres { .. } => psql(&self.url(folder), statements),
         }
+    }
+}
+
+impl Database {
+    /// Where the server is.
+    pub(crate) fn server(&self) -> SocketAddr {
+        let Self::Postgres { admin, .. } = self else { panic!("a file has no server") };
+        let (_, place) = admin.rsplit_once('@').unwrap();
+        place.split_once('/').unwrap().0.parse().unwrap()
+    }
+
+    /// The URL by another way to the server.
+    pub(crate) fn url_at(&self, address: SocketAddr) -> String {
+        let url = self.url(Path::new(""));
+        url.replace(&self.server().to_string(), &address.to_string())
+    }
+
+    /// Has another process hold the lock for writing.
+    pub(super) fn lock(folder: &Path) -> Lock {
+        let mut python = Command::new("python3");
+        python.args(["-c", HOLD]).arg(folder.join(FILE));
+        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut held = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+        Lock(child)
+    }
+}
+
+/// A process that holds the lock for writing, until it is dropped.
+pub(crate) struct Lock(Child);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        drop(self.0.wait());
     }
 }
 

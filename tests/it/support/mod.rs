@@ -7,8 +7,10 @@ pub(crate) mod authenticator;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod gateway;
+pub(crate) mod hash;
 pub(crate) mod plan;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod upstream;
 
 use std::future::Future;

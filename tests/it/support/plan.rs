@@ -12,7 +12,7 @@ use portcullis_filters::snapshot::Snapshot;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use tempfile::TempDir;
 
-use super::database::Database;
+use super::database::{Database, Lock};
 use super::gateway::Gateway;
 use super::tls::Authority;
 use super::upstream::Upstream;
@@ -249,6 +249,11 @@ impl Folder {
     /// Runs statements in the database, past the store.
     pub(crate) fn sql(&self, statements: &str) {
         self.database.run(self.dir.path(), statements);
+    }
+
+    /// Has another process hold the lock of the database for writing.
+    pub(crate) fn lock(&self) -> Lock {
+        Database::lock(self.dir.path())
     }
 
     /// Everything that is secret in the folder, by its longest line.

@@ -14,6 +14,8 @@ impl Tx<'_> {
         name: &str,
         secret: &SecretString,
         codes: &[String],
+        now: u64,
+        by: &Actor,
     ) -> Result<()> {
         let sealed = self.seals.seal(secret_of(name), secret)?;
         let begun = query(
@@ -25,7 +27,8 @@ impl Tx<'_> {
         if begun.rows_affected() == 0 {
             return Err(StoreError::Exists);
         }
-        self.replace_codes(name, codes).await
+        self.replace_codes(name, codes).await?;
+        self.note(by, now, "user.mfa_begin", name).await
     }
 
     async fn replace_codes(&mut self, name: &str, codes: &[String]) -> Result<()> {

@@ -76,9 +76,16 @@ impl Store for SqlStore {
         operation!(self, Write, long, [users, keys], |tx| tx.declare(&users, &keys, now))
     }
 
-    async fn begin_mfa(&self, name: &str, secret: &SecretString, codes: &[String]) -> Result<()> {
-        operation!(self, Write, usual, [name, secret, codes], |tx| tx
-            .begin_mfa(&name, &secret, &codes))
+    async fn begin_mfa(
+        &self,
+        name: &str,
+        secret: &SecretString,
+        codes: &[String],
+        now: u64,
+        by: &Actor,
+    ) -> Result<()> {
+        operation!(self, Write, usual, [name, secret, codes, by], |tx| tx
+            .begin_mfa(&name, &secret, &codes, now, &by))
     }
 
     async fn mfa(&self, name: &str) -> Result<Option<(SecretString, bool)>> {
@@ -149,8 +156,8 @@ impl Store for SqlStore {
         operation!(self, Write, usual, [name, by], |tx| tx.revoke_user(&name, now, &by))
     }
 
-    async fn revoke_all(&self, now: u64, by: &Actor) -> Result<Revoked> {
-        operation!(self, Write, long, [by], |tx| tx.revoke_all(now, &by))
+    async fn revoke_all(&self, reason: &str, now: u64, by: &Actor) -> Result<Revoked> {
+        operation!(self, Write, long, [reason, by], |tx| tx.revoke_all(&reason, now, &by))
     }
 
     async fn use_once(&self, id: &str, _now: u64, expires_at: u64) -> Result<bool> {

@@ -99,7 +99,12 @@ impl Tx<'_> {
         Ok(Revoked { sessions, users: 1, keys: 0 })
     }
 
-    pub(super) async fn revoke_all(&mut self, now: u64, by: &Actor) -> Result<Revoked> {
+    pub(super) async fn revoke_all(
+        &mut self,
+        reason: &str,
+        now: u64,
+        by: &Actor,
+    ) -> Result<Revoked> {
         let revision = self.change().await?;
         let keys = self.revoke_all_keys(now).await?;
         let begun = query(
@@ -108,7 +113,7 @@ impl Tx<'_> {
         );
         let begun = begun.bind(revision).bind(epoch_at(now)).execute(&mut *self.conn).await?;
         let sessions = self.close_all_sessions(now).await?;
-        self.note(by, now, "emergency.revoke_all", "*").await?;
+        self.note(by, now, "emergency.revoke_all", reason).await?;
         Ok(Revoked { keys, sessions, users: begun.rows_affected() })
     }
 

@@ -44,7 +44,7 @@ async fn parallel_charges_never_overshoot(store: Arc<dyn Store>) {
 
 async fn a_time_step_has_one_user(store: Arc<dyn Store>) {
     make(&store, "alice", Plain).await;
-    store.begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &[]).await.unwrap();
+    store.begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &[], NOW, &admin()).await.unwrap();
     for step in [7, 8] {
         let used = together(many(&store, |store, _| async move {
             store.use_totp("alice", step, NOW).await.unwrap()
@@ -55,7 +55,10 @@ async fn a_time_step_has_one_user(store: Arc<dyn Store>) {
 
 async fn a_backup_code_has_one_user(store: Arc<dyn Store>) {
     make(&store, "alice", Plain).await;
-    store.begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &["a".into()]).await.unwrap();
+    store
+        .begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &["a".into()], NOW, &admin())
+        .await
+        .unwrap();
     store.use_totp("alice", 1, NOW).await.unwrap();
     let used = together(many(&store, |store, _| async move {
         store.use_backup_code("alice", "a").await.unwrap()
@@ -133,7 +136,7 @@ async fn uses_and_revocations_do_not_wait_for_each_other(store: Arc<dyn Store>) 
     let done = together(many(&store, |store, n| async move {
         let mut keys: Vec<_> = (0..50).map(|number| (new_key(number, "").id, NOW + n)).collect();
         match n % 4 {
-            0 => store.revoke_all(NOW + n, &admin()).await.map(drop),
+            0 => store.revoke_all("drill", NOW + n, &admin()).await.map(drop),
             1 => store.prune(NOW + n).await,
             _ => {
                 keys.rotate_left(usize::try_from(n).unwrap());

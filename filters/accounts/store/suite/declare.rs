@@ -121,7 +121,7 @@ async fn an_emergency_outlives_a_restart(store: Arc<dyn Store>) {
     store.declare(&both(), &keys, NOW).await.unwrap();
     store.update_user("alice", disabled(true), NOW, &admin()).await.unwrap();
     store.declare(&both(), &keys[..1], NOW).await.unwrap(); // one key leaves before the emergency
-    store.revoke_all(NOW, &admin()).await.unwrap();
+    store.revoke_all("drill", NOW, &admin()).await.unwrap();
     let changed = keys.map(|key| Key { name: "another name".into(), ..key });
     store.declare(&both(), &changed, NOW).await.unwrap();
     assert!(user(&store, "alice").await.disabled);

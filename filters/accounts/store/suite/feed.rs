@@ -101,7 +101,10 @@ async fn what_no_copy_needs_is_no_change(store: Arc<dyn Store>) {
     store.charge_login("alice", address, limits, NOW).await.unwrap().unwrap();
     store.forgive_login("alice", address).await.unwrap();
     store.use_once("nonce", NOW, NOW).await.unwrap();
-    store.begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &["a".into()]).await.unwrap();
+    store
+        .begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &["a".into()], NOW, &admin())
+        .await
+        .unwrap();
     store.prune(NOW + 1_000_000).await.unwrap();
     assert_eq!(store.revision().await, Ok(before));
     let changes = store.changes(before).await.unwrap();

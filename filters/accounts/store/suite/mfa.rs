@@ -20,7 +20,7 @@ on_every_database!(
 
 async fn begin(store: &Arc<dyn Store>, secret: &str, codes: &[&str]) -> Result<(), StoreError> {
     let codes: Vec<String> = codes.iter().map(|code| (*code).to_owned()).collect();
-    store.begin_mfa("alice", &secret.into(), &codes).await
+    store.begin_mfa("alice", &secret.into(), &codes, NOW, &admin()).await
 }
 
 async fn factor(store: &Arc<dyn Store>) -> Option<(String, bool)> {

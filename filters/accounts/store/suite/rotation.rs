@@ -36,7 +36,7 @@ async fn fill(store: &Arc<dyn Store>) {
         })
         .collect();
     store.declare(&users, &[], NOW).await.unwrap();
-    store.begin_mfa("user7", &"JBSWY3DPEHPK3PXP".into(), &[]).await.unwrap();
+    store.begin_mfa("user7", &"JBSWY3DPEHPK3PXP".into(), &[], NOW, &admin()).await.unwrap();
 }
 
 async fn check(store: &Arc<dyn Store>) {
@@ -88,7 +88,10 @@ fn without_a_key_all_but_secrets_works() {
         let sealed = store.update_user("alice", email(Some("a@example.org")), NOW, &admin()).await;
         assert_eq!(sealed, Err(StoreError::Seal));
         let secret = "JBSWY3DPEHPK3PXP".into();
-        assert_eq!(store.begin_mfa("alice", &secret, &[]).await, Err(StoreError::Seal));
+        assert_eq!(
+            store.begin_mfa("alice", &secret, &[], NOW, &admin()).await,
+            Err(StoreError::Seal)
+        );
         assert!(store.update_user("alice", email(None), NOW, &admin()).await.is_ok());
         assert!(store.email("alice").await.unwrap().is_none());
     });

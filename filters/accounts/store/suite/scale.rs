@@ -34,7 +34,8 @@ fn is_fast(database: &Database) {
         timed("5000 uses", store.touch(&touches)).await.unwrap();
         timed("upkeep", store.prune(NOW)).await.unwrap();
         let revision = store.revision().await.unwrap();
-        let revoked = timed("revoking all", store.revoke_all(NOW, &admin())).await.unwrap();
+        let revoked =
+            timed("revoking all", store.revoke_all("drill", NOW, &admin())).await.unwrap();
         assert_eq!(revoked.keys, KEYS as u64);
         let changes = timed("reading that", store.changes(revision)).await.unwrap();
         assert_eq!(changes.keys.len(), KEYS);

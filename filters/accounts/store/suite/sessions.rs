@@ -112,13 +112,13 @@ async fn revoking_all_counts_what_it_revokes(store: Arc<dyn Store>) {
     let expired = Session { expires_at: NOW, ..new_session("s2", "alice") };
     store.open_session(&expired).await.unwrap();
     let since = store.revision().await.unwrap();
-    let revoked = store.revoke_all(NOW + 5, &admin()).await.unwrap();
+    let revoked = store.revoke_all("drill", NOW + 5, &admin()).await.unwrap();
     assert_eq!(revoked, Revoked { keys: 2, sessions: 1, users: 2 });
     let changes = store.changes(since).await.unwrap();
     assert_eq!((changes.users.len(), changes.keys.len()), (2, 2));
     assert!(changes.users.iter().all(|user| user.epoch == (NOW + 5) * 1000));
     assert!(changes.keys.iter().all(|key| key.revoked_at == Some(NOW + 5)));
-    let again = store.revoke_all(NOW + 5, &admin()).await.unwrap();
+    let again = store.revoke_all("drill", NOW + 5, &admin()).await.unwrap();
     assert_eq!(again, Revoked { keys: 0, sessions: 0, users: 2 });
 }
 
@@ -157,7 +157,7 @@ async fn changes_past_the_gateways_are_kept_for_the_record(store: Arc<dyn Store>
             "token.revoke t1",
             "user.mfa_remove eve",
             "user.revoke eve",
-            "emergency.revoke_all *",
+            "emergency.revoke_all drill",
             "user.delete eve",
         ]
     );
@@ -179,9 +179,9 @@ async fn act(store: &Arc<dyn Store>, by: &Actor) {
     store.open_session(&new_session("s1", "eve")).await.unwrap();
     store.revoke_session("eve", "s1", NOW, by).await.unwrap();
     store.revoke_token("t1", NOW, by).await.unwrap();
-    store.begin_mfa("eve", &"JBSWY3DPEHPK3PXP".into(), &[]).await.unwrap();
+    store.begin_mfa("eve", &"JBSWY3DPEHPK3PXP".into(), &[], NOW, &admin()).await.unwrap();
     store.remove_mfa("eve", NOW, by).await.unwrap();
     store.revoke_user("eve", NOW, by).await.unwrap();
-    store.revoke_all(NOW, by).await.unwrap();
+    store.revoke_all("drill", NOW, by).await.unwrap();
     store.delete_user("eve", NOW, by).await.unwrap();
 }

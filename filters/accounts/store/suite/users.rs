@@ -120,7 +120,7 @@ async fn epochs_never_fall(store: Arc<dyn Store>) {
         assert!(again.epoch > revoked, "{now}");
         last = again.epoch;
     }
-    store.revoke_all(NOW - 9000, &admin()).await.unwrap();
+    store.revoke_all("drill", NOW - 9000, &admin()).await.unwrap();
     assert!(epoch(&store, "alice").await > last);
 }
 
@@ -167,7 +167,10 @@ async fn a_removed_user_takes_everything_along(store: Arc<dyn Store>) {
         store.create_key(&new_key(number, user), &admin()).await.unwrap();
     }
     store.revoke_key(new_key(2, "").id, NOW, &admin()).await.unwrap();
-    store.begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &["code".into()]).await.unwrap();
+    store
+        .begin_mfa("alice", &"JBSWY3DPEHPK3PXP".into(), &["code".into()], NOW, &admin())
+        .await
+        .unwrap();
     let revoked = store.delete_user("alice", NOW, &admin()).await.unwrap();
     assert_eq!(revoked, Revoked { keys: 1, sessions: 1, users: 1 });
     assert_eq!(store.keys(None).await.unwrap().len(), 1);
