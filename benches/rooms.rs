@@ -3,15 +3,17 @@
 
 use std::error::Error;
 use std::hint::black_box;
-use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis_filters::accounts::{ApiKey, Keyring, Pepper, generate_secret};
 use portcullis_filters::prompt::{Caps, Prompt};
 use portcullis_filters::scan::{Policy, Scanner};
 use portcullis_filters::surface::{Listener, recognise};
 use secrecy::{ExposeSecret, SecretSlice};
+
+mod measure;
+use measure::measure;
 
 /// A chat request of about this many bytes.
 fn body(bytes: usize) -> Vec<u8> {
@@ -21,25 +23,6 @@ fn body(bytes: usize) -> Vec<u8> {
         r#"{{"model":"phi","max_tokens":64,"messages":[{{"role":"system","content":"Be brief."}},{{"role":"user","content":"{text}"}}]}}"#
     )
     .into_bytes()
-}
-
-/// Prints the median time of one call, over batches that take a millisecond or more.
-fn measure(name: &str, mut call: impl FnMut()) -> std::io::Result<()> {
-    let mut batch = 1;
-    while time(batch, &mut call) < Duration::from_millis(1) {
-        batch *= 2;
-    }
-    let mut times: Vec<Duration> = (0..51).map(|_| time(batch, &mut call)).collect();
-    times.sort_unstable();
-    let median = times.get(times.len() / 2).copied().unwrap_or_default();
-    let micros = median.as_secs_f64() * 1e6 / f64::from(batch);
-    writeln!(std::io::stdout(), "{name:32} {micros:10.2} µs")
-}
-
-fn time(batch: u32, call: &mut impl FnMut()) -> Duration {
-    let begun = Instant::now();
-    (0..batch).for_each(|_| call());
-    begun.elapsed()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -213,7 +213,9 @@ pub fn canonical(spelling: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::accounts::AccountRole;
+    use crate::accounts::directory::Proof;
     use crate::accounts::permission::Credential;
+    use crate::quota::{Level, Subject};
     use crate::snapshot::RoleRights;
 
     fn check(spelling: &str, expected: Option<&str>) {
@@ -324,6 +326,26 @@ mod tests {
         assert_eq!(token.max_tokens(), 100);
     }
 
+    #[test]
+    fn an_identity_says_what_it_was_made_with() {
+        let plain = someone(AccountRole::User, Credential::Key);
+        let who = (plain.user(), plain.role(), plain.credential());
+        assert_eq!(who, ("ada", AccountRole::User, Credential::Key));
+        assert_eq!((plain.key_id(), plain.session(), plain.expires_at()), (None, None, None));
+        assert!(!plain.must_enrol() && plain.proof().user.is_none());
+        let proof = Proof { user: Some("ada".into()), ..Proof::default() };
+        let made = plain.by("id".into()).in_session("session").until(Some(7)).proved(proof);
+        let made = made.metered("id", Arc::default()).enrolling(true);
+        let named = (made.key_id(), made.session(), made.expires_at());
+        assert_eq!(named, (Some("id"), Some("session"), Some(7)));
+        assert!(made.must_enrol() && made.proof().user.as_deref() == Some("ada"));
+        let meters: Vec<_> = made.meters().iter().map(|meter| (meter.0, meter.1)).collect();
+        let subject = |level, id| (level, Subject::new(level, id));
+        assert_eq!(meters, [subject(Level::User, "ada"), subject(Level::Key, "id")]);
+        assert_eq!(made.scopes().collect::<Vec<_>>(), [["*".to_owned()]]);
+        assert_eq!(format!("{made:?}"), "ada (user) by Key Some(\"id\")");
+    }
+
     fn told(permitted: Result<(), Denial>) -> Option<(Reason, String)> {
         permitted.err().map(|denial| (denial.reason(), denial.message().to_owned()))
     }
@@ -426,6 +448,108 @@ mod tests {
             let open = [OwnAccount, OwnSessions, OwnMfa].contains(&permission);
             let expected = (!open).then_some(Reason::MfaRequired);
             assert_eq!(reason(permit_account(&admin, permission)), expected, "{permission:?}");
+        }
+    }
+
+    mod grants {
+        use std::path::Path;
+
+        use serde_json::{Value, json};
+
+        use super::*;
+        use crate::clock::Clock;
+
+        /// One server of the OpenAI kind, and a cap of 100 tokens.
+        fn snapshot() -> Snapshot {
+            let yaml = "\
+                secrets: {key_pepper: {env: PEPPER}}\n\
+                caps: {max_tokens: 100}\n\
+                upstreams: {local: {kind: openai, url: 'http://h', models: [Qwen-Big]}}\n";
+            let config = crate::config::parse("test", yaml).unwrap();
+            let pepper = |_: &str| Some("kT9vPz3qLw8xYb2nRm5sHd7fJc4gAe1u".to_owned());
+            let secrets = config.resolve_secrets(Path::new("/"), &pepper).unwrap();
+            Snapshot::compile(&config, &secrets, Path::new("/"), &Clock::system()).unwrap()
+        }
+
+        fn holder(max_tokens: Option<u64>) -> Arc<Identity> {
+            let layer = layer(&["*"], Some(&["phi*", "qwen-big"]), max_tokens);
+            Arc::new(someone(AccountRole::User, Credential::Key).within(layer))
+        }
+
+        fn ask(snapshot: &Snapshot, id: &str, body: &Value) -> Prompt {
+            Prompt::parse(operation(id), body.to_string().as_bytes(), snapshot.caps()).unwrap()
+        }
+
+        fn chat(snapshot: &Snapshot, model: &str, max_tokens: Option<u64>) -> Prompt {
+            let messages = json!([{"role": "user", "content": "hi"}]);
+            let mut body = json!({"model": model, "messages": messages});
+            if let Some(max_tokens) = max_tokens {
+                body["max_tokens"] = max_tokens.into();
+            }
+            ask(snapshot, "openai.chat", &body)
+        }
+
+        #[test]
+        fn the_least_cap_counts_and_is_written_into_the_prompt() {
+            let snapshot = snapshot();
+            for (wanted, held, expected) in [
+                (Some(10), Some(50), 10),
+                (Some(80), Some(50), 50),
+                (None, Some(50), 50),
+                (Some(80), None, 80),
+                (Some(500), None, 100),
+                (None, Some(500), 100),
+            ] {
+                let (holder, mut prompt) = (holder(held), chat(&snapshot, "PHI:latest", wanted));
+                let grant = grant(&snapshot, &holder, &mut prompt).unwrap();
+                assert_eq!((grant.model(), grant.max_tokens()), ("phi", expected));
+                assert!(Arc::ptr_eq(grant.identity(), &holder));
+                assert_eq!(grant.route().upstream().name, "local");
+                let sent: Value = serde_json::from_slice(&prompt.into_bytes().unwrap()).unwrap();
+                assert_eq!(
+                    (&sent["model"], &sent["max_tokens"]),
+                    (&json!("phi"), &json!(expected))
+                );
+            }
+        }
+
+        #[test]
+        fn what_generates_nothing_holds_no_tokens() {
+            let snapshot = snapshot();
+            let body = json!({"model": "phi", "input": "hi"});
+            let mut prompt = ask(&snapshot, "openai.embeddings", &body);
+            let grant = grant(&snapshot, &holder(None), &mut prompt).unwrap();
+            assert_eq!((grant.model(), grant.max_tokens()), ("phi", 0));
+        }
+
+        #[test]
+        fn a_model_of_others_is_not_granted() {
+            let snapshot = snapshot();
+            let mut prompt = chat(&snapshot, "llama3", None);
+            let denial = grant(&snapshot, &holder(None), &mut prompt).unwrap_err();
+            assert_eq!(denial.reason(), Reason::ModelNotAllowed);
+            assert_eq!(denial.param_name(), Some("model"));
+        }
+
+        #[test]
+        fn a_list_is_granted_and_one_model_by_the_name_that_its_server_uses() {
+            let snapshot = snapshot();
+            let read = |id: &str, model: Option<&str>| {
+                let grant = grant_read(&snapshot, &holder(None), operation(id), model);
+                grant.map(|grant| (grant.model, grant.max_tokens)).map_err(|d| d.reason())
+            };
+            for (id, model, expected) in [
+                ("openai.models", None, Ok(("", 0))),
+                ("openai.model", Some("PHI"), Ok(("phi", 0))),
+                ("openai.model", Some("qwen-BIG"), Ok(("Qwen-Big", 0))),
+                ("openai.model", Some("llama3"), Err(Reason::ModelNotAllowed)),
+                ("openai.model", Some("../phi"), Err(Reason::InvalidRequest)),
+                ("ollama.tags", None, Err(Reason::NotFound)),
+            ] {
+                let expected =
+                    expected.map(|(model, tokens): (&str, u64)| (model.to_owned(), tokens));
+                assert_eq!(read(id, model), expected, "{id} {model:?}");
+            }
         }
     }
 }

@@ -470,6 +470,7 @@ mod tests {
         let (one, two) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
         let ring = ring(&[&one, &two]);
         assert_eq!(ring.len(), 2);
+        assert_eq!(ring.ids().collect::<HashSet<_>>(), HashSet::from([one.id(), two.id()]));
         assert_eq!(ring.verify(&two), Ok(&format!("owner of {}", two.id())));
         assert_eq!(ring.verify(&ApiKey::generate().unwrap()), Err(ApiKeyError::Unknown));
     }

@@ -367,6 +367,8 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
@@ -579,5 +581,33 @@ mod tests {
         fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Claims::decode(&URL_SAFE_NO_PAD.encode(&bytes)).is_err());
         }
+    }
+
+    #[test]
+    fn operators_are_told_what_is_wrong_and_callers_are_not() {
+        use TokenError::*;
+        let refused = [
+            TooLong,
+            NotCompact,
+            Header,
+            Type,
+            Issuer,
+            Algorithm,
+            KeyId,
+            Signature,
+            Claims("claim sub is wrong"),
+            NotYetValid,
+            Expired,
+        ];
+        let denials = refused.map(Denial::from);
+        let details: HashSet<_> = denials.iter().map(Denial::operator_detail).collect();
+        assert_eq!(details.len(), refused.len());
+        assert!(details.contains("claim sub is wrong") && details.contains("token has expired"));
+        let told = |denial: &Denial| (denial.reason(), denial.message().to_owned());
+        assert!(denials.iter().all(|denial| told(denial) == told(&denials[0])));
+        assert_eq!(denials[0].reason(), Reason::InvalidCredentials);
+        let no_keys = Denial::from(NoKeys);
+        assert_eq!(no_keys.reason(), Reason::Internal);
+        assert_eq!(no_keys.operator_detail(), "the keys of the token's issuer cannot be fetched");
     }
 }

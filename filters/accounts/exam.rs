@@ -1,7 +1,8 @@
 //! The password check itself: a bounded queue, the blocking pool, the same work for every refusal.
 //!
 //! A check costs tens to hundreds of milliseconds and 19 to 128 MiB, so only a few run at a time,
-//! on the blocking pool, and only a few wait.
+//! each on a thread of its own with the lowest priority, and only a few wait: logins take what
+//! inference leaves.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,8 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::password::{Decoy, PasswordError, PasswordHash, Profile};
 use super::store::User;
@@ -20,6 +20,10 @@ use crate::verdict::{Denial, Reason};
 
 /// When the queue is full, it has moved on after this time.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
+
+/// The weakest claim on a processor that there is.
+#[cfg(target_os = "linux")]
+const LOWEST_PRIORITY: i32 = 19;
 
 /// Checks and makes hashes, a bounded number at a time.
 #[derive(Debug)]
@@ -76,20 +80,25 @@ impl Examiner {
         })
     }
 
-    /// Runs on the blocking pool, which keeps the turn: it is busy until the work is done, even if
-    /// the client has gone.
+    /// Runs on a thread of its own, which keeps the turn: it is busy until the work is done, even if
+    /// the client has gone. A thread is cheap beside a hash, and one of a shared pool could not give
+    /// its low priority back.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         turn: &Turn,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Denial> {
         let turn = turn.clone();
-        let task = spawn_blocking(move || {
+        let (tell, told) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("password".to_owned()).spawn(move || {
+            yield_to_all_others();
             let done = work();
             drop(turn);
-            done
+            // Nobody may be waiting any more.
+            drop(tell.send(done));
         });
-        task.await.map_err(|_| broken("the password check was broken off"))
+        thread.map_err(|error| broken(format!("no thread for the password check: {error}")))?;
+        told.await.map_err(|_| broken("the password check was broken off"))
     }
 
     /// From now on every refusal costs at least what a check of this hash does.
@@ -182,6 +191,18 @@ fn examine_candidate(
     let found = if matches { Ok(user) } else { Err("wrong password") };
     Ok((found, hash.work() + rest))
 }
+
+/// Lets everything else go first; where that is not to be had the check is as important as the rest.
+/// On Linux the priority is a thread's own.
+#[cfg(target_os = "linux")]
+fn yield_to_all_others() {
+    if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {
+        tracing::debug!(%error, "password checks run with the usual priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn yield_to_all_others() {}
 
 /// The machine failed, not the caller.
 pub(super) fn broken(detail: impl Into<Cow<'static, str>>) -> Denial {

@@ -385,4 +385,17 @@ mod tests {
         assert_eq!(format!("{key:?}"), format!("TokenKey(HS256, kid={}, [REDACTED])", key.kid()));
         assert_eq!(format!("{:?}", rfc8037()), "TokenKey(EdDSA, kid=kPrK_qmxVWaYVA9w, [REDACTED])");
     }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        for (error, expected) in [
+            (KeyError::Weak("too short"), "weak key: too short"),
+            (KeyError::SigningKey, "not an Ed25519 private key in PKCS#8 PEM"),
+            (KeyError::Ttl("zero"), "zero"),
+            (KeyError::Ring("two of one name"), "two of one name"),
+            (KeyError::Random, "the operating system has no randomness to give"),
+        ] {
+            assert_eq!(error.to_string(), expected);
+        }
+    }
 }

@@ -248,6 +248,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn everyone_grants_up_to_the_own_role() {
+        use AccountRole::{Admin, Owner, ReadOnly, User};
+        for (own, grants) in [
+            (ReadOnly, &[ReadOnly][..]),
+            (User, &[ReadOnly, User]),
+            (Admin, &[ReadOnly, User, Admin]),
+            (Owner, &[ReadOnly, User, Admin, Owner]),
+        ] {
+            for role in AccountRole::ALL {
+                assert_eq!(may_grant(own, role), grants.contains(&role), "{own} {role}");
+            }
+        }
+    }
+
     proptest! {
         /// Granting can never lift anyone above the one who grants, whatever the chain.
         #[test]

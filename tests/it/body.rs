@@ -8,8 +8,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::client::{Connection, Head, Http2, get, post};
+use crate::support::client::{Connection, Head, get, post};
 use crate::support::gateway::{Gateway, Plan};
+use crate::support::http2::Http2;
 use crate::support::tls::Authority;
 use crate::support::upstream::Upstream;
 use crate::support::{ollama_answer, ollama_chat, sized_chat, until, within};

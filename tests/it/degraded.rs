@@ -121,7 +121,10 @@ impl House {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_store_that_is_broken_serves_who_is_known_for_a_while() {
     let house = House::new(Plan::to).await;
-    assert_eq!((house.gateway.metric(GAUGE), house.health().await["status"].as_str()), (0, Some("ok")));
+    assert_eq!(
+        (house.gateway.metric(GAUGE), house.health().await["status"].as_str()),
+        (0, Some("ok"))
+    );
     let tables = ["state", "users", "sessions", "api_keys", "revocations", "single_use"];
     let rename = |from: &str, to: &str| {
         let rename = |table| format!("ALTER TABLE {table}{from} RENAME TO {table}{to};");

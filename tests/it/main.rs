@@ -5,6 +5,7 @@
 //! - `degraded`: the account store goes away, and comes back.
 //! - `development`: no credential, on this machine only.
 //! - `edge`: what a connection and a head must look like.
+//! - `forms`: names, passwords and bodies that no endpoint takes.
 //! - `grant`: who may use which model, for how much, and what the upstream sees of it.
 //! - `keys`: API keys, bounded in what they do, where, how long and how often.
 //! - `mfa`: the second factor, at logins and at grave steps.
@@ -31,6 +32,7 @@ mod body;
 mod degraded;
 mod development;
 mod edge;
+mod forms;
 mod grant;
 mod keys;
 mod mfa;

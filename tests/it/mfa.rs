@@ -199,7 +199,9 @@ async fn who_must_have_a_factor_can_only_set_one_up_before() {
     let alice = gateway.entered(&answer);
     assert_eq!(alice.chat().await.status, 200);
     let disable = json!({ "code": app.next(&gateway).await });
-    alice.post("/auth/mfa/disable", &disable).await.refused(409, "conflict");
+    assert_eq!(alice.post("/auth/mfa/disable", &disable).await.status, 204);
+    let answer = gateway.try_login(USER, PASSWORD, None).await;
+    gateway.entered(&answer).chat().await.refused(401, "mfa_required");
     // Other roles, and keys, which no person types, are left alone.
     assert_eq!(gateway.login("tim").await.chat().await.status, 200);
     assert_eq!(gateway.owner_key().chat().await.status, 200);

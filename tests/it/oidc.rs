@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::support::accounts::Caller;
-use crate::support::gateway::{Gateway, PASSWORD, Plan, USER};
+use crate::support::gateway::{GOOD, Gateway, PASSWORD, Plan, USER};
 use crate::support::upstream::Upstream;
 use crate::support::{chat_answer, until};
 
@@ -289,7 +289,7 @@ async fn an_external_user_has_no_password_and_no_session_here() {
     assert_eq!(ann.me().await.json()["session_id"], Value::Null);
     gateway.try_login("corp:ann", PASSWORD, None).await.refused(401, "invalid_credentials");
     ann.press("/auth/logout").await.refused(400, "invalid_request");
-    let form = json!({ "old_password": PASSWORD, "new_password": "quartz nebula tractor violin" });
+    let form = json!({ "old_password": PASSWORD, "new_password": GOOD });
     ann.post("/auth/password", &form).await.refused(401, "invalid_credentials");
     // A local user of the same name is another.
     gateway.user("ann", portcullis_filters::accounts::AccountRole::Admin).await;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::client::{Connection, Head, Http2, post};
+use crate::support::client::{Connection, Head, post};
 use crate::support::gateway::{Gateway, Plan};
+use crate::support::http2::Http2;
 use crate::support::tls::Authority;
 use crate::support::upstream::{Upstream, nowhere};
 use crate::support::{chat, chat_answer, ollama_answer, sized_chat};

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::support::accounts::{Authenticator, Caller};
-use crate::support::client::{Answer, Http2, Stream};
+use crate::support::client::Answer;
 use crate::support::database::Database;
-use crate::support::gateway::{Gateway, Plan, USER};
+use crate::support::gateway::{GOOD, Gateway, Plan, USER};
+use crate::support::http2::{Http2, Stream};
 use crate::support::tls::Authority;
 use crate::support::upstream::{Talk, Upstream};
 use crate::support::{chat_answer, delta, ollama_line, streamed, until};
@@ -203,7 +204,6 @@ impl Victim {
     async fn go(&self, way: &Way, owner: &Caller) {
         let user = format!("/auth/users/{}", self.name);
         let give_back = |token: &Caller| json!({ "token": token.credential() });
-        let other = "quartz nebula tractor violin";
         let answer = match way.name {
             "log out" => self.session.press("/auth/logout").await,
             "end a session" => {
@@ -224,7 +224,7 @@ impl Victim {
             "lower the role" => {
                 owner.post(&format!("{user}/role"), &json!({ "role": "read_only" })).await
             }
-            _ => owner.post(&format!("{user}/password"), &json!({ "password": other })).await,
+            _ => owner.post(&format!("{user}/password"), &json!({ "password": GOOD })).await,
         };
         assert!(answer.status < 300, "{}: {answer:?}", way.name);
     }

@@ -8,9 +8,10 @@ use secrecy::SecretSlice;
 use serde_json::json;
 
 use crate::support::accounts::Caller;
-use crate::support::client::{Answer, Http2};
+use crate::support::client::Answer;
 use crate::support::gateway::{Gateway, Plan};
 use crate::support::hash::hex_sha256;
+use crate::support::http2::Http2;
 use crate::support::tls::{Authority, Leaf};
 use crate::support::upstream::Upstream;
 use crate::support::{chat, chat_answer};

@@ -7,10 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::accounts::Caller;
 use crate::support::client::Answer;
-use crate::support::gateway::{Gateway, PASSWORD, Plan, USER};
-
-/// A password that a user may take.
-const GOOD: &str = "quartz nebula tractor violin";
+use crate::support::gateway::{GOOD, Gateway, PASSWORD, Plan, USER};
 
 async fn sessions(caller: &Caller) -> Vec<Value> {
     let list = caller.get("/auth/sessions").await.json();

@@ -9,8 +9,9 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::client::{Answer, Connection, Head, Http2, get, post};
+use crate::support::client::{Answer, Connection, Head, get, post};
 use crate::support::gateway::{Gateway, Plan};
+use crate::support::http2::Http2;
 use crate::support::tls::Authority;
 use crate::support::upstream::{CUT, Upstream, chunk, chunked_head};
 use crate::support::{

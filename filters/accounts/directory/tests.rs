@@ -226,7 +226,8 @@ fn a_full_feed_replaces_everything_and_a_partial_one_adds() {
 fn revocations_are_forgotten_once_they_are_over() {
     let Accounts { directory, clock } = Accounts::new();
     let now = clock.unix_secs();
-    let revoked = vec![("over".into(), now), ("soon".into(), now + 60), ("later".into(), now + 999)];
+    let revoked =
+        vec![("over".into(), now), ("soon".into(), now + 60), ("later".into(), now + 999)];
     directory.apply(Changes { revoked, ..Changes::default() });
     let known = || ["over", "soon", "later"].map(|id| directory.is_revoked(id));
     assert_eq!(known(), [true, true, true]);
@@ -271,7 +272,10 @@ fn what_a_request_was_let_in_by_is_void_for_a_reason() {
         (Proof { epoch: Some(11), ..ada() }, None),
         (Proof { ids: ids(&["here"]), ..ada() }, None),
         (Proof { ids: ids(&["here", "gone"]), ..ada() }, Some("the session or token was revoked")),
-        (Proof { ids: ids(&["gone"]), ..Proof::default() }, Some("the session or token was revoked")),
+        (
+            Proof { ids: ids(&["gone"]), ..Proof::default() },
+            Some("the session or token was revoked"),
+        ),
         (Proof { key: Some(id(1)), ..ada() }, None),
         (Proof { key: Some(id(2)), ..ada() }, Some("the API key was revoked")),
         (Proof { key: Some(id(3)), ..ada() }, Some("the API key was revoked")),

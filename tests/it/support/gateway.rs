@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::plan::{Folder, SharedFolder};
-pub(crate) use super::plan::{PASSWORD, Plan, USER};
+pub(crate) use super::plan::{GOOD, PASSWORD, Plan, USER};
 use super::tls::Authority;
 use super::{PATIENCE, until};
 

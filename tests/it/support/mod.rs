@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod hash;
+pub(crate) mod http2;
 pub(crate) mod plan;
 pub(crate) mod tls;
 pub(crate) mod tunnel;

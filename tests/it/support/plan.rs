@@ -24,6 +24,8 @@ pub(crate) const PASSWORD: &str = "correct horse battery staple";
 /// Its hash.
 pub(crate) const PASSWORD_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1\
     $2ZOi/e61HRAi423LjcBvLg$ofkSLvqjqZevbg4DB3RzYLB6SGlulnRPbxxanLGSSXA";
+/// Another one that a user may take.
+pub(crate) const GOOD: &str = "quartz nebula tractor violin";
 /// The configuration in a [`Folder`].
 const CONFIG: &str = "portcullis.yaml";
 

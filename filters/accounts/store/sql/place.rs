@@ -115,13 +115,22 @@ impl Place {
 }
 
 /// Makes the file, or makes it private, before SQLite opens it. Gives its absolute path.
+///
+/// One that is there is not opened: closing it would drop the locks that this process has on it
+/// (`howtocorrupt.html` of SQLite, section 2.2), and the next command line that ends would take
+/// itself for the last user and remove the log that is in use.
 fn private_file(path: &Path) -> Result<PathBuf> {
-    let opened = OpenOptions::new().read(true).append(true).create(true).mode(PRIVATE).open(path);
-    let file = opened.map_err(|error| at(path, &error))?;
-    let mode = file.metadata().map_err(|error| at(path, &error))?.permissions().mode();
-    if mode & 0o777 & !PRIVATE != 0 {
+    if !path.exists() {
+        let made = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(path);
+        drop(made.map_err(|error| at(path, &error))?);
+    }
+    let metadata = path.metadata().map_err(|error| at(path, &error))?;
+    if !metadata.is_file() {
+        return Err(unavailable(format!("{}: it is not a file", path.display())));
+    }
+    if metadata.permissions().mode() & 0o777 & !PRIVATE != 0 {
         let private = Permissions::from_mode(PRIVATE);
-        file.set_permissions(private).map_err(|error| at(path, &error))?;
+        std::fs::set_permissions(path, private).map_err(|error| at(path, &error))?;
     }
     path.canonicalize().map_err(|error| at(path, &error))
 }
