@@ -315,3 +315,22 @@ async fn the_keys_of_a_user_follow_the_role_that_the_issuer_gives() {
         of_ann.chat().await.is(status, if status == 403 { "insufficient_scope" } else { "" });
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn removing_a_user_ends_the_tokens_that_the_issuer_gave_out() {
+    let key = Key::ed25519("e1");
+    let issuer = Issuer::publishing(&[&key]).await;
+    let gateway = Plan::alone().auth(&issuer.block()).start().await;
+    let owner = gateway.session(USER).await;
+    let ann = caller(&gateway, &key, "ann");
+    assert_eq!(ann.me().await.status, 200);
+    gateway.pass(Duration::from_secs(5)).await;
+    assert_eq!(owner.delete("/auth/users/corp:ann").await.status, 204);
+    for _ in 0..2 {
+        ann.me().await.refused(401, "invalid_credentials");
+    }
+    // Whom the issuer lets in again comes in again: it is disabling that keeps a user out.
+    gateway.pass(Duration::from_secs(2)).await;
+    assert_eq!(caller(&gateway, &key, "ann").me().await.status, 200);
+    ann.me().await.refused(401, "invalid_credentials");
+}

@@ -29,22 +29,25 @@ impl Tx<'_> {
     }
 
     /// Readers who have not seen a removal must not take the user who is made again for the one
-    /// they know, with the keys of that one: they read everything anew.
-    pub(super) async fn forget_tombstone(&mut self, name: &str, revision: i64) -> Result<()> {
+    /// they know, with the keys of that one: they read everything anew. Gives whether there was a
+    /// user of this name.
+    pub(super) async fn forget_tombstone(&mut self, name: &str, revision: i64) -> Result<bool> {
         let sql = "DELETE FROM tombstones WHERE name = $1";
         let gone = query(sql).bind(name).execute(&mut *self.conn).await?.rows_affected();
         if gone > 0 {
             let sql = "UPDATE state SET horizon = $1 WHERE id = 1";
             query(sql).bind(revision).execute(&mut *self.conn).await?;
         }
-        Ok(())
+        Ok(gone > 0)
     }
 
-    /// The first epoch of a user: above those of everybody of that name who was removed.
-    pub(super) async fn first_epoch(&mut self, now: u64) -> Result<i64> {
+    /// The first epoch of a user: above those of everybody of that name who was removed. Of one who
+    /// is made again it begins after the second of now, by which tokens of external issuers, which
+    /// know no epochs, are told from those of the one who was removed.
+    pub(super) async fn first_epoch(&mut self, now: u64, again: bool) -> Result<i64> {
         let sql = "SELECT epoch_floor FROM state WHERE id = 1";
         let row = query(sql).fetch_optional(&mut *self.conn).await?.ok_or_else(unexpected)?;
-        Ok(column::<i64>(&row, "epoch_floor")?.max(epoch_at(now)))
+        Ok(column::<i64>(&row, "epoch_floor")?.max(epoch_at(now) + i64::from(again)))
     }
 
     async fn raise_epoch_floor(&mut self, floor: i64) -> Result<()> {

@@ -37,7 +37,7 @@ impl Tx<'_> {
         by: &Actor,
     ) -> Result<User> {
         let revision = self.change().await?;
-        self.forget_tombstone(&new.name, revision).await?;
+        let again = self.forget_tombstone(&new.name, revision).await?;
         let email = new.email.as_ref().map(|email| self.seals.seal(email_of(&new.name), email));
         let declared = (new.source == Source::Config).then_some(new.password_hash.as_deref());
         query(
@@ -51,7 +51,7 @@ impl Tx<'_> {
         .bind(declared.flatten())
         .bind(email.transpose()?)
         .bind(new.source.as_str())
-        .bind(self.first_epoch(now).await?)
+        .bind(self.first_epoch(now, again).await?)
         .bind(integer(now))
         .bind(by.name.as_str())
         .bind(revision)
