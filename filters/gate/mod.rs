@@ -89,7 +89,7 @@ impl Gate {
         modules.add_module(Box::new(empty::Builder));
     }
 
-    /// For `on_connection_reuse`: takes note that the head has arrived, see [`edge::Edge`].
+    /// For `on_connection_reuse`: takes note that the head has arrived, see [`Edge`](crate::edge::Edge).
     pub fn on_connection_reuse(&self, context: Box<dyn std::any::Any + Send + Sync>) {
         if let Ok(seen) = context.downcast::<HeadSeen>() {
             seen.store(true, Ordering::Relaxed);

@@ -40,7 +40,7 @@ struct House {
 impl House {
     async fn new(plan: impl FnOnce(&Upstream) -> Plan) -> Self {
         let upstream = Upstream::json(chat_answer(1, 1)).await;
-        let gateway = plan(&upstream).start().await;
+        let gateway = plan(&upstream).store("timeout: 500ms").start().await;
         let ann = gateway.member("ann", User).await;
         let key = ann.new_key(&json!({ "permissions": ["llm:generate"] })).await;
         let scoped = gateway.caller(&ann.scoped(json!({})).await);

@@ -111,7 +111,8 @@ impl Database {
         StoreOptions {
             url: self.url().into(),
             base: "/".into(),
-            timeout: Duration::from_secs(5),
+            // Long: what is tested is what happens, not how long a busy disk takes for it.
+            timeout: Duration::from_secs(30),
             connections: 4,
             store_key: Some(STORE_KEY.into()),
             store_key_previous: None,

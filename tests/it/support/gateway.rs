@@ -140,7 +140,9 @@ impl Gateway {
     pub(crate) fn records(&self) -> Vec<Value> {
         assert!(self.state.audit().flush(PATIENCE));
         let text = std::fs::read_to_string(&self.audit).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        // The last line may be on its way.
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.filter(|record: &Value| !record["request_id"].is_null()).collect()
     }
 

@@ -35,6 +35,7 @@ pub(crate) struct Plan {
     limits: String,
     quota: String,
     rights: String,
+    store: String,
     auth: String,
     secrets: String,
     authority: Option<Authority>,
@@ -51,6 +52,7 @@ impl Plan {
             limits: String::new(),
             quota: "requests_per_minute: 60000, burst: 1000".to_owned(),
             rights: "scopes: ['*'], models: ['*']".to_owned(),
+            store: String::new(),
             auth: String::new(),
             secrets: String::new(),
             authority: None,
@@ -91,6 +93,12 @@ impl Plan {
     /// What the API key may do, as members of a YAML object.
     pub(crate) fn rights(mut self, rights: &str) -> Self {
         self.rights = rights.to_owned();
+        self
+    }
+
+    /// What the store is like beside its URL, as members of a YAML object.
+    pub(crate) fn store(mut self, members: &str) -> Self {
+        self.store = members.to_owned();
         self
     }
 
@@ -165,7 +173,7 @@ impl Plan {
     }
 
     fn config(&self, id: &str, digest: &str) -> String {
-        let Self { blocks, limits, quota, rights, auth, secrets, .. } = self;
+        let Self { blocks, limits, quota, rights, store, auth, secrets, .. } = self;
         let tls = match (&self.authority, &self.clients) {
             (None, _) => "null",
             (_, None) => "{cert_file: chain.pem, key_file: key.pem}",
@@ -178,7 +186,7 @@ impl Plan {
 version: 1
 listeners: [{{name: public, address: '127.0.0.1:0', tls: {tls}, limits: {{{limits}}}}}]
 admin: {{address: '127.0.0.1:0'}}
-store: {{url: {{file: store.url}}, timeout: 500ms}}
+store: {{url: {{file: store.url}}, {store}}}
 secrets:
   signing_key: {{file: signing.pem}}
   token_key: {{file: token.key}}
