@@ -185,12 +185,17 @@ fn login_desk(config: &Config, clock: &Clock) -> Result<LoginDesk, BootError> {
         concurrent: login.concurrent,
         queue: login.queue,
         throttle: ThrottleLimits { max_failures: login.max_failures, window: login.window },
-        profile: match config.auth.password_profile {
-            PasswordProfile::Owasp => Profile::Owasp,
-            PasswordProfile::Strong => Profile::Strong,
-        },
+        profile: profile(config),
     };
     LoginDesk::new(clock.clone(), limits).map_err(other)
+}
+
+/// What the hash of a new password costs.
+pub(crate) const fn profile(config: &Config) -> Profile {
+    match config.auth.password_profile {
+        PasswordProfile::Owasp => Profile::Owasp,
+        PasswordProfile::Strong => Profile::Strong,
+    }
 }
 
 /// Shows the desk every hash there is, so that from the first login on a refusal costs the same for

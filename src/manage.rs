@@ -4,6 +4,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use portcullis_filters::accounts::name;
 use portcullis_filters::accounts::password;
 use portcullis_filters::accounts::policy::Blocklist;
 use portcullis_filters::accounts::store::{
@@ -46,28 +47,13 @@ pub(crate) fn refused(error: StoreError) -> Denial {
     }
 }
 
-/// The name of an account as it is stored: 1 to 64 of `a-z 0-9 . _ @ -`.
+/// The name of an account, as [`name::account_name`].
 ///
 /// # Errors
-/// [`Reason::InvalidRequest`] for any other character, look-alikes of these among them.
+/// [`Reason::InvalidRequest`]
 pub fn account_name(text: &str) -> Result<String, Denial> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._@-".contains(&b);
-    if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(plain) {
-        return Ok(text.to_ascii_lowercase());
-    }
-    Err(invalid("a name has 1 to 64 of A-Z a-z 0-9 . _ @ -").param("username"))
-}
-
-/// The name of an account that is there already: one of a user whom an external issuer vouches for
-/// is `issuer:user`, which nobody can make.
-///
-/// # Errors
-/// As [`account_name`].
-pub fn known_name(text: &str) -> Result<String, Denial> {
-    match text.split_once(':') {
-        None => account_name(text),
-        Some((issuer, user)) => Ok([&account_name(issuer)?, ":", &account_name(user)?].concat()),
-    }
+    name::account_name(text)
+        .ok_or_else(|| invalid("a name has 1 to 64 of A-Z a-z 0-9 . _ @ -").param("username"))
 }
 
 /// An e-mail address that is worth keeping: whether it is right only a message to it can tell.

@@ -10,7 +10,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::AccountRole;
 use super::jws::object;
-use crate::verdict::{Denial, Reason};
 
 /// The `iss` of every token.
 pub(super) const ISSUER: &str = "portcullis";
@@ -67,56 +66,53 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-impl From<TokenError> for Denial {
-    fn from(error: TokenError) -> Self {
-        let denial = if error == TokenError::NoKeys {
-            Self::new(Reason::Internal, "logins cannot be verified now")
-        } else {
-            Self::new(Reason::InvalidCredentials, "invalid or expired token")
-        };
-        denial.detail(error.to_string())
-    }
-}
-
 /// What a genuine token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verified {
     /// A person who logged in.
-    User {
-        /// The user's name.
-        subject: String,
-        /// The role at the time of the login.
-        role: AccountRole,
-        /// The epoch of the user that it belongs to; with a later one of the user it is void.
-        epoch: u64,
-        /// Whether a second factor was shown.
-        mfa: bool,
-        /// Id and times. The id is that of the session.
-        life: Life,
-    },
+    User(UserToken),
     /// A narrow and short permit.
-    Scoped {
-        /// The user on whose behalf it is used.
-        subject: String,
-        /// The epoch of the user that it belongs to; with a later one of the user it is void.
-        epoch: u64,
-        /// The session that it was made in; with that it ends.
-        session: Option<String>,
-        /// The id of the API key that it was made with; with that it ends.
-        key: Option<String>,
-        /// What it may be used for.
-        scopes: Vec<String>,
-        /// The one model it may be used with.
-        model: String,
-        /// The most tokens that one request may ask for.
-        max_tokens: u64,
-        /// The only address that may use it, an IPv4 address never written as IPv6.
-        address: Option<IpAddr>,
-        /// Whether it may be used for one request only.
-        once: bool,
-        /// Id and times.
-        life: Life,
-    },
+    Scoped(ScopedToken),
+}
+
+/// The token of a person who logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserToken {
+    /// The user's name.
+    pub subject: String,
+    /// The role at the time of the login.
+    pub role: AccountRole,
+    /// The epoch of the user that it belongs to; with a later one of the user it is void.
+    pub epoch: u64,
+    /// Whether a second factor was shown.
+    pub mfa: bool,
+    /// Id and times. The id is that of the session.
+    pub life: Life,
+}
+
+/// A narrow and short permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopedToken {
+    /// The user on whose behalf it is used.
+    pub subject: String,
+    /// The epoch of the user that it belongs to; with a later one of the user it is void.
+    pub epoch: u64,
+    /// The session that it was made in; with that it ends.
+    pub session: Option<String>,
+    /// The id of the API key that it was made with; with that it ends.
+    pub key: Option<String>,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// The one model it may be used with.
+    pub model: String,
+    /// The most tokens that one request may ask for.
+    pub max_tokens: u64,
+    /// The only address that may use it, an IPv4 address never written as IPv6.
+    pub address: Option<IpAddr>,
+    /// Whether it may be used for one request only.
+    pub once: bool,
+    /// Id and times.
+    pub life: Life,
 }
 
 impl Verified {
@@ -124,7 +120,8 @@ impl Verified {
     #[must_use]
     pub fn subject(&self) -> &str {
         match self {
-            Self::User { subject, .. } | Self::Scoped { subject, .. } => subject,
+            Self::User(token) => &token.subject,
+            Self::Scoped(token) => &token.subject,
         }
     }
 
@@ -132,7 +129,8 @@ impl Verified {
     #[must_use]
     pub const fn life(&self) -> &Life {
         match self {
-            Self::User { life, .. } | Self::Scoped { life, .. } => life,
+            Self::User(token) => &token.life,
+            Self::Scoped(token) => &token.life,
         }
     }
 }
@@ -269,19 +267,19 @@ impl Claims {
         let (Some(role), Some(mfa)) = (self.role, self.mfa) else { return None };
         let narrow = self.scopes.is_some() || self.model.is_some() || self.max_tokens.is_some();
         let bound = self.sid.is_some() || self.key.is_some() || self.ip.is_some();
-        (!narrow && !bound && self.once.is_none()).then_some(Verified::User {
+        (!narrow && !bound && self.once.is_none()).then_some(Verified::User(UserToken {
             subject: self.sub,
             role,
             epoch: self.epoch,
             mfa,
             life,
-        })
+        }))
     }
 
     fn scoped(self) -> Option<Verified> {
         let life = self.life();
         (self.role.is_none() && self.mfa.is_none() && self.once != Some(false)).then_some(())?;
-        Some(Verified::Scoped {
+        Some(Verified::Scoped(ScopedToken {
             subject: self.sub,
             epoch: self.epoch,
             session: self.sid,
@@ -292,7 +290,7 @@ impl Claims {
             address: self.ip,
             once: self.once.is_some(),
             life,
-        })
+        }))
     }
 
     fn life(&self) -> Life {
@@ -330,31 +328,20 @@ impl Claims {
 impl From<Verified> for Claims {
     fn from(token: Verified) -> Self {
         match token {
-            Verified::User { subject, role, epoch, mfa, life } => Self {
-                role: Some(role),
-                mfa: Some(mfa),
-                ..Self::new(Kind::User, subject, epoch, life)
+            Verified::User(token) => Self {
+                role: Some(token.role),
+                mfa: Some(token.mfa),
+                ..Self::new(Kind::User, token.subject, token.epoch, token.life)
             },
-            Verified::Scoped {
-                subject,
-                epoch,
-                session,
-                key,
-                scopes,
-                model,
-                max_tokens,
-                address,
-                once,
-                life,
-            } => Self {
-                scopes: Some(scopes),
-                model: Some(model),
-                max_tokens: Some(max_tokens),
-                sid: session,
-                key,
-                ip: address,
-                once: once.then_some(true),
-                ..Self::new(Kind::Scoped, subject, epoch, life)
+            Verified::Scoped(token) => Self {
+                scopes: Some(token.scopes),
+                model: Some(token.model),
+                max_tokens: Some(token.max_tokens),
+                sid: token.session,
+                key: token.key,
+                ip: token.address,
+                once: token.once.then_some(true),
+                ..Self::new(Kind::Scoped, token.subject, token.epoch, token.life)
             },
         }
     }
@@ -366,248 +353,4 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Op
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::super::jws::encode;
-    use super::*;
-
-    fn life() -> Life {
-        Life { id: "j".into(), issued_at: 100, not_before: 100, expires_at: 160 }
-    }
-
-    fn user() -> Verified {
-        let (subject, role) = ("alice".into(), AccountRole::User);
-        Verified::User { subject, role, epoch: 7, mfa: true, life: life() }
-    }
-
-    fn scoped() -> Verified {
-        Verified::Scoped {
-            subject: "alice".into(),
-            epoch: 7,
-            session: None,
-            key: None,
-            scopes: vec!["llm:generate".into()],
-            model: "phi3".into(),
-            max_tokens: 64,
-            address: None,
-            once: false,
-            life: life(),
-        }
-    }
-
-    /// With every claim that a scoped token can have.
-    fn bound() -> Claims {
-        Claims {
-            sid: Some("s".into()),
-            key: Some("4fQ2mZ8aT1xK".into()),
-            ip: Some(IpAddr::from([192, 0, 2, 1])),
-            once: Some(true),
-            ..Claims::from(scoped())
-        }
-    }
-
-    fn open(claims: &Value, kind: Kind) -> Result<Verified, TokenError> {
-        Claims::decode(&part(&claims.to_string())).and_then(|claims| claims.open(kind))
-    }
-
-    fn part(json: &str) -> String {
-        URL_SAFE_NO_PAD.encode(json)
-    }
-
-    fn claims(token: Verified) -> Value {
-        serde_json::to_value(Claims::from(token)).unwrap()
-    }
-
-    fn with(mut claims: Value, name: &str, value: Value) -> Value {
-        claims[name] = value;
-        claims
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        for (kind, token) in [(Kind::User, user()), (Kind::Scoped, scoped())] {
-            let payload = encode(&Claims::from(token.clone())).unwrap();
-            assert_eq!(Claims::decode(&payload).unwrap().open(kind), Ok(token));
-        }
-    }
-
-    #[test]
-    fn the_claims_of_one_kind_are_not_those_of_the_other() {
-        let other = Err(TokenError::Claims("token has another audience"));
-        assert_eq!(Claims::from(user()).open(Kind::Scoped), other);
-        assert_eq!(Claims::from(scoped()).open(Kind::User), other);
-        let mixed = Claims { aud: "portcullis:llm".into(), ..Claims::from(user()) };
-        let error = Err(TokenError::Claims("token has the claims of another kind"));
-        assert_eq!(mixed.open(Kind::Scoped), error);
-        let both = Claims { role: Some(AccountRole::Owner), ..Claims::from(scoped()) };
-        assert_eq!(both.open(Kind::Scoped), error);
-        let both = Claims { mfa: Some(true), ..Claims::from(scoped()) };
-        assert_eq!(both.open(Kind::Scoped), error);
-    }
-
-    #[test]
-    fn a_user_token_has_none_of_the_claims_of_a_scoped_one() {
-        let (user, bound) = (claims(user()), serde_json::to_value(bound()).unwrap());
-        let error = Err(TokenError::Claims("token has the claims of another kind"));
-        for name in ["scopes", "model", "max_tokens", "sid", "key", "ip", "once"] {
-            let mixed = with(user.clone(), name, bound[name].clone());
-            assert_eq!(open(&mixed, Kind::User), error, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_scoped_token_says_what_it_is_bound_to() {
-        let whole = serde_json::to_value(bound()).unwrap();
-        assert_eq!((&whole["ip"], &whole["once"]), (&json!("192.0.2.1"), &json!(true)));
-        let expected = match scoped() {
-            Verified::Scoped { subject, epoch, scopes, model, max_tokens, life, .. } => {
-                let (session, key) = (Some("s".into()), Some("4fQ2mZ8aT1xK".into()));
-                let address = Some(IpAddr::from([192, 0, 2, 1]));
-                Verified::Scoped {
-                    subject,
-                    epoch,
-                    session,
-                    key,
-                    scopes,
-                    model,
-                    max_tokens,
-                    address,
-                    once: true,
-                    life,
-                }
-            }
-            user @ Verified::User { .. } => user,
-        };
-        assert_eq!(open(&whole, Kind::Scoped), Ok(expected));
-        for (name, wrong) in [
-            ("once", json!(false)),
-            ("once", json!(1)),
-            ("once", json!(null)),
-            ("ip", json!(null)),
-            ("ip", json!("192.0.2.1/32")),
-            ("ip", json!("localhost")),
-            ("sid", json!(null)),
-            ("key", json!(7)),
-        ] {
-            assert!(open(&with(whole.clone(), name, wrong), Kind::Scoped).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn every_claim_is_required_and_of_its_type() {
-        for (whole, kind) in [(claims(user()), Kind::User), (claims(scoped()), Kind::Scoped)] {
-            for name in whole.as_object().unwrap().keys() {
-                let mut claims = whole.clone();
-                claims.as_object_mut().unwrap().remove(name);
-                assert!(open(&claims, kind).is_err(), "without {name}");
-                for wrong in [json!(null), json!([0]), json!({}), json!(1.5), json!(-1)] {
-                    let changed = with(whole.clone(), name, wrong.clone());
-                    assert!(open(&changed, kind).is_err(), "{name}: {wrong}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_and_double_claims_are_refused() {
-        let whole = claims(user());
-        assert!(open(&with(whole.clone(), "admin", json!(true)), Kind::User).is_err());
-        let double = whole.to_string().replacen('{', r#"{"role":"owner","#, 1);
-        assert!(Claims::decode(&part(&double)).is_err());
-    }
-
-    #[test]
-    fn issuer_audience_subject_and_id_are_exact() {
-        let cases = [
-            ("iss", "Portcullis"),
-            ("iss", ""),
-            ("aud", "portcullis"),
-            ("aud", "portcullis:llm"),
-            ("aud", "portcullis:user "),
-            ("sub", ""),
-            ("jti", ""),
-            ("role", "root"),
-        ];
-        for (name, value) in cases {
-            let claims = with(claims(user()), name, json!(value));
-            assert!(open(&claims, Kind::User).is_err(), "{name}={value:?}");
-        }
-    }
-
-    #[test]
-    fn a_token_lives_from_its_issue_to_its_expiry() {
-        let cases = [
-            (94, Err(TokenError::NotYetValid)),
-            (95, Ok(())),
-            (100, Ok(())),
-            (159, Ok(())),
-            (160, Err(TokenError::Expired)),
-            (u64::MAX, Err(TokenError::Expired)),
-        ];
-        for (now, expected) in cases {
-            assert_eq!(life().check(now), expected, "at {now}");
-        }
-        let later = Life { not_before: 120, ..life() };
-        assert_eq!(later.check(110), Err(TokenError::NotYetValid));
-        assert_eq!(later.check(115), Ok(()));
-    }
-
-    #[test]
-    fn callers_are_not_told_which_check_failed() {
-        for error in [TokenError::TooLong, TokenError::Issuer, TokenError::Expired] {
-            let denial = Denial::from(error);
-            assert_eq!(denial.operator_detail(), error.to_string());
-            assert_eq!(
-                denial.detail(""),
-                Denial::new(Reason::InvalidCredentials, "invalid or expired token")
-            );
-        }
-    }
-
-    #[test]
-    fn a_lost_issuer_is_a_fault_of_the_gateway() {
-        let denial = Denial::from(TokenError::NoKeys);
-        assert_eq!((denial.reason(), denial.status()), (Reason::Internal, 503));
-    }
-
-    proptest! {
-        #[test]
-        fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Claims::decode(&URL_SAFE_NO_PAD.encode(&bytes)).is_err());
-        }
-    }
-
-    #[test]
-    fn operators_are_told_what_is_wrong_and_callers_are_not() {
-        use TokenError::*;
-        let refused = [
-            TooLong,
-            NotCompact,
-            Header,
-            Type,
-            Issuer,
-            Algorithm,
-            KeyId,
-            Signature,
-            Claims("claim sub is wrong"),
-            NotYetValid,
-            Expired,
-        ];
-        let denials = refused.map(Denial::from);
-        let details: HashSet<_> = denials.iter().map(Denial::operator_detail).collect();
-        assert_eq!(details.len(), refused.len());
-        assert!(details.contains("claim sub is wrong") && details.contains("token has expired"));
-        let told = |denial: &Denial| (denial.reason(), denial.message().to_owned());
-        assert!(denials.iter().all(|denial| told(denial) == told(&denials[0])));
-        assert_eq!(denials[0].reason(), Reason::InvalidCredentials);
-        let no_keys = Denial::from(NoKeys);
-        assert_eq!(no_keys.reason(), Reason::Internal);
-        assert_eq!(no_keys.operator_detail(), "the keys of the token's issuer cannot be fetched");
-    }
-}
+mod tests;

@@ -14,10 +14,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::AccountRole;
-use super::api_key::{ApiKey, ApiKeyError, KeyDigest, KeyId, Pepper};
+use super::Verified;
+use super::api_key::{ApiKey, ApiKeyError, KeyId, Keyring, Pepper};
 use super::store::{self, Changes, Store, StoreError, Touches};
 use crate::authz::Layer;
-use crate::clock::{Clock, random};
+use crate::clock::Clock;
 use crate::glob::Glob;
 use crate::verdict::{Denial, Reason};
 
@@ -41,8 +42,6 @@ pub struct Person {
     pub mfa: bool,
     /// Tokens of an earlier epoch are void.
     pub epoch: u64,
-    /// When the epoch began, in Unix seconds: what an external issuer gave out before it is void.
-    pub since: u64,
     /// When the user was made, in Unix seconds.
     pub created_at: u64,
 }
@@ -62,7 +61,6 @@ pub struct Rights {
 /// What is known of a key.
 #[derive(Debug)]
 pub struct KeyEntry {
-    digest: KeyDigest,
     /// Who owns it.
     pub user: Arc<str>,
     /// What it may do.
@@ -93,10 +91,30 @@ pub struct Proof {
     pub key: Option<KeyId>,
 }
 
-#[derive(Default)]
+impl Proof {
+    /// What the bearer of a genuine token is let in by.
+    ///
+    /// # Errors
+    /// If the token names an API key whose id cannot be one.
+    pub fn of(token: &Verified) -> Result<Self, ApiKeyError> {
+        let (user, id) = (Some(Arc::from(token.subject())), token.life().id.clone());
+        Ok(match token {
+            Verified::User(token) => {
+                Self { user, epoch: Some(token.epoch), ids: vec![id], key: None }
+            }
+            Verified::Scoped(token) => Self {
+                user,
+                epoch: Some(token.epoch),
+                ids: token.session.iter().cloned().chain([id]).collect(),
+                key: token.key.as_deref().map(str::parse).transpose()?,
+            },
+        })
+    }
+}
+
 struct Tables {
     people: HashMap<Arc<str>, Arc<Person>>,
-    keys: HashMap<KeyId, Arc<KeyEntry>>,
+    keys: Keyring<Arc<KeyEntry>>,
     /// Void ids of sessions and tokens, with the time at which nothing needs to be known of them.
     revoked: HashMap<Box<str>, u64>,
     /// Rights that keys share, by what they say.
@@ -118,8 +136,6 @@ pub struct Directory {
     /// Held by whoever looks; the time of the last look, answered or not.
     turn: tokio::sync::Mutex<Option<u64>>,
     touched: Mutex<Touched>,
-    /// Stands in for unknown keys, so that they cost the same.
-    nobody: KeyDigest,
 }
 
 #[derive(Default)]
@@ -142,13 +158,12 @@ impl Directory {
             store,
             clock,
             max_stale,
-            tables: RwLock::default(),
+            tables: RwLock::new(Tables::new()?),
             revision: AtomicU64::new(0),
             changed: AtomicBool::new(false),
             seen: AtomicU64::new(0),
             turn: tokio::sync::Mutex::default(),
             touched: Mutex::default(),
-            nobody: random::<32>()?.into(),
         })
     }
 
@@ -200,7 +215,7 @@ impl Directory {
         let now = self.clock.unix_secs();
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         if changes.full {
-            *tables = Tables::default();
+            tables.clear();
         }
         tables.revoked.retain(|_, until| *until > now);
         for user in changes.users {
@@ -251,29 +266,15 @@ impl Directory {
     /// A key, by its public id.
     #[must_use]
     pub fn key(&self, id: KeyId) -> Option<Arc<KeyEntry>> {
-        self.read().keys.get(&id).map(Arc::clone)
+        self.read().keys.get(id).map(Arc::clone)
     }
 
-    /// Finds the key that was presented. An unknown id costs the same HMAC and the same comparison
-    /// as a known one.
+    /// Finds the key that was presented.
     ///
     /// # Errors
-    /// [`ApiKeyError::Unknown`] or [`ApiKeyError::Mismatch`]; callers are told the same of both.
+    /// As [`Keyring::verify`].
     pub fn verify(&self, pepper: &Pepper, key: &ApiKey) -> Result<Arc<KeyEntry>, ApiKeyError> {
-        let entry = self.key(key.id());
-        let stored = entry.as_ref().map_or(&self.nobody, |entry| &entry.digest);
-        let matches = stored.matches(&pepper.digest(key));
-        match entry {
-            Some(entry) if matches => Ok(entry),
-            Some(_) => Err(ApiKeyError::Mismatch),
-            None => Err(ApiKeyError::Unknown),
-        }
-    }
-
-    /// Whether a session or token was revoked by its id.
-    #[must_use]
-    pub fn is_revoked(&self, id: &str) -> bool {
-        self.read().revoked.contains_key(id)
+        self.read().keys.verify(pepper, key).map(Arc::clone)
     }
 
     /// Why what a request was let in by would not let it in now.
@@ -293,7 +294,7 @@ impl Directory {
             return Some("the session or token was revoked");
         }
         match proof.key {
-            Some(id) if !tables.keys.contains_key(&id) => Some("the API key was revoked"),
+            Some(id) if tables.keys.get(id).is_none() => Some("the API key was revoked"),
             _ => None,
         }
     }
@@ -358,6 +359,22 @@ impl fmt::Debug for Directory {
 }
 
 impl Tables {
+    fn new() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            people: HashMap::new(),
+            keys: Keyring::new()?,
+            revoked: HashMap::new(),
+            rights: HashMap::new(),
+        })
+    }
+
+    fn clear(&mut self) {
+        self.people.clear();
+        self.keys.clear();
+        self.revoked.clear();
+        self.rights.clear();
+    }
+
     fn put_person(&mut self, user: store::User) {
         let name = self.name(&user.name);
         let person = Person {
@@ -366,7 +383,6 @@ impl Tables {
             disabled: user.disabled,
             mfa: user.mfa,
             epoch: user.epoch,
-            since: user.epoch / 1000,
             created_at: user.created_at,
         };
         self.people.insert(name, Arc::new(person));
@@ -374,21 +390,20 @@ impl Tables {
 
     fn remove_person(&mut self, name: &str) {
         self.people.remove(name);
-        self.keys.retain(|_, key| &*key.user != name);
+        self.keys.retain(|key| &*key.user != name);
     }
 
     fn put_key(&mut self, key: store::Key) {
         if key.revoked_at.is_some() {
-            self.keys.remove(&key.id);
+            self.keys.remove(key.id);
             return;
         }
         let entry = KeyEntry {
-            digest: key.digest,
             user: self.name(&key.user),
             expires_at: key.expires_at.unwrap_or(u64::MAX),
             rights: self.rights(key.scopes, key.models, key.networks, key.quota),
         };
-        self.keys.insert(key.id, Arc::new(entry));
+        self.keys.put(key.id, key.digest, Arc::new(entry));
     }
 
     /// One copy of a name, however many keys its user has.

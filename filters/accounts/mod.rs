@@ -5,6 +5,7 @@
 //! | [`password`] | Argon2id hashes: made, read and checked, and the decoy that makes refusals cost the same |
 //! | [`policy`] | which new passwords are acceptable: long, hard to guess, not known to everybody |
 //! | [`totp`] | the second factor: time-based codes, their QR codes, and backup codes |
+//! | [`name`] | what accounts may be called |
 //! | [`login`] | one desk where passwords and codes are checked, and failures are charged |
 //! | `exam` | the password check itself: a bounded queue, and the same work for every refusal |
 //! | [`api_key`] | `sk_…` keys: made, parsed, and found in a ring of digests |
@@ -36,6 +37,7 @@ mod exam;
 mod jws;
 pub mod keys;
 pub mod login;
+pub mod name;
 pub mod oidc;
 pub mod password;
 pub mod permission;
@@ -48,10 +50,14 @@ pub mod totp;
 pub use api_key::{ApiKey, ApiKeyError, KeyDigest, KeyId, Keyring, Pepper};
 pub use keys::{KeyError, generate_secret, generate_signing_key_pem};
 pub use login::{Attempt, LoggedIn, LoginDesk, LoginLimits, Rehash};
+pub use name::{account_name, known_name};
 pub use password::{Decoy, PasswordError, PasswordHash, Profile};
 pub use policy::{Blocklist, Unacceptable};
 pub use store::{SqlStore, Store, StoreError};
-pub use token::{IssueError, Issued, Life, ScopedGrant, TokenError, TokenService, Ttls, Verified};
+pub use token::{
+    IssueError, Issued, Life, ScopedGrant, ScopedToken, TokenError, TokenService, Ttls, UserToken,
+    Verified,
+};
 
 /// What an account may administer. The order is the rank: a role covers all that are smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

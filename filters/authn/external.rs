@@ -77,7 +77,7 @@ fn by(external: &External) -> Actor {
 /// second in which the user was made.
 fn proof(person: &Person, external: &External) -> Result<Proof, Denial> {
     let first = person.epoch <= person.created_at.saturating_mul(1000);
-    if !first && external.issued_at <= person.since {
+    if !first && external.issued_at <= person.epoch / 1000 {
         return Err(refused("external token: the user's tokens were revoked"));
     }
     Ok(Proof {
@@ -89,7 +89,7 @@ fn proof(person: &Person, external: &External) -> Result<Proof, Denial> {
 }
 
 /// An issuer that cannot be asked for its keys says nothing about the token.
-fn told(error: TokenError) -> Denial {
+pub(super) fn told(error: TokenError) -> Denial {
     match error == TokenError::NoKeys {
         true => unavailable(error.to_string()),
         false => refused(format!("external token: {error}")),

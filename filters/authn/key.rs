@@ -19,7 +19,7 @@ const USER: &str = ":environment";
 
 /// Identifies the owner of a key.
 pub(super) async fn identify(caller: &Caller<'_>, text: &str) -> Result<Identity, Denial> {
-    let key = ApiKey::parse(text).map_err(malformed)?;
+    let key = ApiKey::parse(text).map_err(told)?;
     if let Some(identity) = of_environment(caller.snapshot, &key) {
         let directory = caller.state.directory();
         directory.check_fresh()?;
@@ -38,7 +38,7 @@ pub(super) async fn identify(caller: &Caller<'_>, text: &str) -> Result<Identity
 
 /// A key that is not known may have been made a moment ago, on another gateway.
 async fn find(caller: &Caller<'_>, key: &ApiKey) -> Result<Arc<KeyEntry>, Denial> {
-    let pepper = caller.snapshot.pepper().ok_or_else(|| malformed(ApiKeyError::Unknown))?;
+    let pepper = caller.snapshot.pepper().ok_or_else(|| told(ApiKeyError::Unknown))?;
     let directory = caller.state.directory();
     let mut found = directory.verify(pepper, key);
     if found.is_err() {
@@ -46,7 +46,7 @@ async fn find(caller: &Caller<'_>, key: &ApiKey) -> Result<Arc<KeyEntry>, Denial
         found = directory.verify(pepper, key);
     }
     directory.check_fresh()?;
-    found.map_err(malformed)
+    found.map_err(told)
 }
 
 /// Whether the key works now, for this caller.
@@ -93,7 +93,7 @@ pub(super) fn metered(
 /// A key that the environment gave.
 fn of_environment(snapshot: &Snapshot, key: &ApiKey) -> Option<Identity> {
     let environment = snapshot.environment()?;
-    environment.keys.verify(key).ok()?;
+    environment.keys.verify(snapshot.pepper()?, key).ok()?;
     let rights = snapshot.rights(environment.role);
     let identity = Identity::new(Arc::from(USER), environment.role, rights, Credential::Key);
     let proof = Proof { ids: vec![environment_id(key.id())], ..Proof::default() };
@@ -107,6 +107,6 @@ pub fn environment_id(id: KeyId) -> String {
     format!("environment:{id}")
 }
 
-fn malformed(error: ApiKeyError) -> Denial {
+pub(super) fn told(error: ApiKeyError) -> Denial {
     refused(format!("API key: {error}"))
 }

@@ -189,3 +189,63 @@ fn several() -> Denial {
 fn refused(detail: impl Into<std::borrow::Cow<'static, str>>) -> Denial {
     Denial::new(Reason::InvalidCredentials, "a valid credential is required").detail(detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::service::AssertionError;
+    use crate::accounts::{ApiKeyError, TokenError};
+
+    /// What the caller reads is the same of all; what the operator reads differs.
+    fn check(denials: &[Denial]) {
+        let details: std::collections::HashSet<_> =
+            denials.iter().map(Denial::operator_detail).collect();
+        assert_eq!(details.len(), denials.len());
+        let alike = refused("");
+        for denial in denials {
+            assert_eq!(denial.clone().detail(""), alike, "{denial:?}");
+        }
+    }
+
+    #[test]
+    fn callers_are_not_told_which_check_of_a_token_failed() {
+        use TokenError::*;
+        let errors = [
+            TooLong,
+            NotCompact,
+            Header,
+            Type,
+            Issuer,
+            Algorithm,
+            KeyId,
+            Signature,
+            Claims("claim sub is wrong"),
+            NotYetValid,
+            Expired,
+        ];
+        check(&errors.map(token::told));
+        check(&errors.map(external::told));
+        assert_eq!(token::told(Expired).operator_detail(), "token: token has expired");
+    }
+
+    #[test]
+    fn a_lost_issuer_is_a_fault_of_the_gateway() {
+        let denial = external::told(TokenError::NoKeys);
+        assert_eq!((denial.reason(), denial.status()), (Reason::Overloaded, 503));
+        assert_eq!(denial.operator_detail(), "the keys of the token's issuer cannot be fetched");
+    }
+
+    #[test]
+    fn callers_are_not_told_which_check_of_a_key_failed() {
+        let errors = [ApiKeyError::Malformed, ApiKeyError::Unknown, ApiKeyError::Mismatch];
+        check(&errors.map(key::told));
+    }
+
+    #[test]
+    fn services_are_told_the_form_and_nothing_else() {
+        use AssertionError::{Certificate, Malformed, Signature, Skew, Unknown};
+        check(&[Unknown, Signature, Skew, Certificate].map(service::told));
+        let malformed = service::told(Malformed("the nonce"));
+        assert_eq!((malformed.status(), malformed.message()), (400, "the nonce"));
+    }
+}

@@ -6,7 +6,7 @@ use super::{Caller, Identified, Identity, refused};
 use crate::accounts::directory::{Proof, unavailable};
 use crate::accounts::permission::Credential;
 use crate::accounts::service::{Asserted, Assertion, AssertionError, SERVICE, SIGNATURE};
-use crate::verdict::Denial;
+use crate::verdict::{Denial, Reason};
 
 /// Whether a service speaks. Headers that only name a user are nobody's word: they are ignored, and
 /// like all headers of the caller they never reach an upstream.
@@ -17,11 +17,11 @@ pub(super) fn is_claimed(caller: &Caller<'_>) -> bool {
 /// Identifies the user for whom a service asks.
 pub(super) async fn identify(caller: &Caller<'_>) -> Result<Identified, Denial> {
     let now = caller.state.clock().unix_secs();
-    let assertion = Assertion::read(caller.headers).map_err(told_alike)?;
+    let assertion = Assertion::read(caller.headers).map_err(told)?;
     let assertion = assertion.ok_or_else(|| refused("service: no assertion"))?;
     let asserted = assertion
         .verify(caller.snapshot.services(), caller.method, caller.path, now, caller.certificate)
-        .map_err(told_alike)?;
+        .map_err(told)?;
     use_up(caller, &asserted, now).await?;
     let user = format!("{}:{}", asserted.service, asserted.user);
     let rights = caller.snapshot.rights(asserted.role);
@@ -41,9 +41,9 @@ async fn use_up(caller: &Caller<'_>, asserted: &Asserted, now: u64) -> Result<()
 }
 
 /// Everything about a credential is told alike; what is merely not of its form is told as it is.
-fn told_alike(error: AssertionError) -> Denial {
+pub(super) fn told(error: AssertionError) -> Denial {
     match error {
-        AssertionError::Malformed(_) => Denial::from(error),
+        AssertionError::Malformed(what) => Denial::new(Reason::InvalidRequest, what),
         AssertionError::Unknown
         | AssertionError::Signature
         | AssertionError::Skew

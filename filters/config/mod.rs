@@ -57,6 +57,14 @@ pub use types::{
 pub use upstream::{Endpoint, Match, Route, Upstream, UpstreamKind};
 pub use url::WebUrl;
 
+/// Reads a duration as it is written in a config: `500ms`, `10s`, `5m`, `1h`, `90d`.
+///
+/// # Errors
+/// What is wrong, and how durations are written.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    units::Word::read(text)
+}
+
 /// The largest config file, in bytes.
 pub const MAX_BYTES: u64 = 1 << 20;
 

@@ -192,7 +192,7 @@ fn environment(
         return Ok(None);
     };
     let wrong = |e: &dyn fmt::Display| CompileError::new("environment_keys", e);
-    let mut keys = Keyring::new(pepper.clone()).map_err(|e| wrong(&e))?;
+    let mut keys = Keyring::new().map_err(|e| wrong(&e))?;
     for text in &secrets.environment_keys {
         let key = ApiKey::parse(text.expose_secret()).map_err(|e| wrong(&e))?;
         if !keys.insert(key.id(), pepper.digest(&key), ()) {

@@ -140,8 +140,8 @@ async fn of_this_user(call: &OwnCall<'_>, user: &str, token: &str) -> Option<Voi
     let verified = call.snapshot.tokens()?.verify(token).ok()?;
     let life = verified.life();
     let void = match &*verified {
-        Verified::User { .. } => Void::Session(life.id.clone()),
-        Verified::Scoped { .. } => Void::Token(life.id.clone(), life.expires_at),
+        Verified::User(_) => Void::Session(life.id.clone()),
+        Verified::Scoped(_) => Void::Token(life.id.clone(), life.expires_at),
     };
     (verified.subject() == user).then_some(void)
 }

@@ -1,5 +1,6 @@
 //! Users, for those who manage them; and the end of everything, for an owner.
 
+use portcullis_filters::accounts::known_name;
 use portcullis_filters::accounts::permission::{Permission, StepUp, may_act_on, may_grant};
 use portcullis_filters::accounts::store::{NewUser, Source, User, UserChange};
 use portcullis_filters::own::{OwnAnswer, OwnCall, OwnOutcome};
@@ -226,7 +227,7 @@ async fn revoke_everything(call: &OwnCall<'_>, form: &Emergency) -> Result<OwnAn
 
 /// The user that the path names.
 pub(super) async fn find(call: &OwnCall<'_>) -> Result<User, Denial> {
-    let name = manage::known_name(named(call)?).map_err(|_| no_such_user())?;
+    let name = known_name(named(call)?).ok_or_else(no_such_user)?;
     let user = call.state.directory().store().user(&name).await.map_err(refused)?;
     user.ok_or_else(no_such_user)
 }

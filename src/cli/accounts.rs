@@ -10,12 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use portcullis_filters::accounts::Profile;
+use portcullis_filters::accounts::directory::Directory;
+use portcullis_filters::accounts::known_name;
 use portcullis_filters::accounts::store::{Actor, Session, Store, StoreError, User};
 use portcullis_filters::accounts::token::MAX_USER_TTL;
 use portcullis_filters::clock::Clock;
-use portcullis_filters::config::{self, Config, PasswordProfile, Secrets};
+use portcullis_filters::config::{self, Config, Secrets};
 use portcullis_filters::snapshot::Snapshot;
 use portcullis_filters::verdict::Denial;
 use secrecy::SecretString;
@@ -99,9 +101,17 @@ impl Accounts {
         Ok(Snapshot::compile(&self.config, &self.secrets, &self.base, &self.clock)?)
     }
 
+    /// The accounts as a gateway knows them.
+    pub(super) fn directory(&self) -> Result<Directory, Failure> {
+        let store = Arc::clone(&self.store);
+        let directory = Directory::new(store, self.clock.clone(), Duration::MAX)?;
+        self.wait(directory.look())?;
+        Ok(directory)
+    }
+
     /// A user who is there.
     pub(super) fn user(&self, name: &str) -> Result<User, Failure> {
-        let name = manage::known_name(name).map_err(told)?;
+        let name = known_name(name).ok_or_else(|| format!("there is no user {name}"))?;
         let found = self.wait(self.store.user(&name))?;
         found.ok_or_else(|| self.missing(&name).into())
     }
@@ -133,10 +143,7 @@ impl Accounts {
 
     /// Asks for a new password of a user, and judges and hashes it.
     pub(super) fn new_hash(&self, user: &str, password: &SecretString) -> Result<String, Failure> {
-        let profile = match self.config.auth.password_profile {
-            PasswordProfile::Owasp => Profile::Owasp,
-            PasswordProfile::Strong => Profile::Strong,
-        };
+        let profile = boot::profile(&self.config);
         Ok(manage::new_hash(user, password, profile, self.snapshot()?.blocklist())?)
     }
 }

@@ -154,4 +154,21 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn ids_that_begin_with_a_hyphen_are_no_options() {
+        let id = "-2nmPRDX1Fz9TOodogc2tQ";
+        for args in [
+            &["token", "revoke", id, "-c", "f", "--json"][..],
+            &["token", "revoke", "-c", "f", "--json", id],
+            &["token", "revoke", "-c", "f", "--json"],
+            &["user", "revoke", "bob", "--session", id, "-c", "f"],
+        ] {
+            let parsed = Cli::try_parse_from([&["portcullis"], args].concat());
+            let shown = format!("{parsed:?}");
+            assert!(parsed.is_ok(), "{args:?}: {shown}");
+            assert_eq!(shown.contains(id), args.contains(&id), "{shown}");
+            assert!(shown.contains("config: \"f\""), "{shown}");
+        }
+    }
 }

@@ -1,17 +1,14 @@
 //! Times on the command line: read as the configuration reads them, and shown as RFC 3339.
 
-use std::time::{Duration, UNIX_EPOCH};
-
-use portcullis_filters::config::{Accepted, Login};
-use serde_json::json;
+use jiff::Timestamp;
+use portcullis_filters::config;
 
 /// Seconds of a duration such as `24h`.
 ///
 /// # Errors
 /// How durations are written.
 pub(super) fn span(text: &str) -> Result<u64, String> {
-    let read: Result<Login, _> = serde_json::from_value(json!({ "window": text }));
-    read.map(|read| read.window.as_secs()).map_err(|error| error.to_string())
+    config::duration(text).map(|span| span.as_secs())
 }
 
 /// Unix seconds of an end: a time such as `2030-01-31T00:00:00Z`, or a duration from now.
@@ -19,23 +16,18 @@ pub(super) fn span(text: &str) -> Result<u64, String> {
 /// # Errors
 /// How both are written.
 pub(super) fn end(text: &str, now: u64) -> Result<u64, String> {
-    let read: Result<Accepted, _> = serde_json::from_value(json!({ "until": text }));
-    let time = read.ok().and_then(|read| read.until).map(|until| until.as_second());
-    match (time, span(text)) {
-        (Some(time), _) => Ok(u64::try_from(time).unwrap_or(0)),
-        (None, Ok(span)) => Ok(now.saturating_add(span)),
-        (None, Err(_)) => {
-            Err("write how long, as 90d, or until when, as 2030-01-31T00:00:00Z".to_owned())
-        }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(u64::try_from(time.as_second()).unwrap_or(0));
     }
+    span(text)
+        .map(|span| now.saturating_add(span))
+        .map_err(|_| "write how long, as 90d, or until when, as 2030-01-31T00:00:00Z".to_owned())
 }
 
 /// Unix seconds as RFC 3339, in UTC.
 pub(super) fn shown(at: u64) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(at));
-    let until = time.and_then(|time| time.try_into().ok());
-    let read = Accepted { until, ..Accepted::default() };
-    read.until.map_or_else(|| at.to_string(), |until| until.to_string())
+    let time = i64::try_from(at).ok().and_then(|at| Timestamp::from_second(at).ok());
+    time.map_or_else(|| at.to_string(), |time| time.to_string())
 }
 
 /// The same for a time that may not have come, in a word.

@@ -21,6 +21,9 @@ const SOON: Duration = Duration::from_secs(2);
 /// What tells that accounts are not as they should be.
 const GAUGE: &str = "portcullis_degraded{component=\"accounts\"}";
 
+/// What tells that nothing of them can be written.
+const WRITES: &str = "portcullis_degraded{component=\"accounts_writes\"}";
+
 #[track_caller]
 fn unavailable(answer: &Answer) {
     answer.refused(503, "overloaded");
@@ -145,9 +148,13 @@ async fn a_store_that_is_locked_keeps_nobody_out_who_is_known() {
     house.gateway.pass(Duration::from_secs(50)).await;
     house.known_are_served().await;
     assert_eq!(house.gateway.metric(GAUGE), 0);
+    house.gateway.pass(Duration::from_secs(20)).await;
+    until("the gauge of writing to tell", || house.gateway.metric(WRITES) == 1).await;
     drop(lock);
     house.is_back().await;
     assert_eq!(house.gateway.login("ann").await.me().await.status, 200);
+    house.gateway.pass(Duration::from_secs(61)).await;
+    until("the gauge of writing to tell", || house.gateway.metric(WRITES) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

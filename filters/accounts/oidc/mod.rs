@@ -121,11 +121,6 @@ impl Issuers {
         Ok(external)
     }
 
-    /// Forgets which tokens verified: each shows its signature again.
-    pub fn forget_all(&self) {
-        self.verified.clear();
-    }
-
     /// Names of the issuers whose keys could not be fetched when that was last tried.
     pub fn failing(&self) -> impl Iterator<Item = &str> {
         self.known

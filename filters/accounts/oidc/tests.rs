@@ -781,7 +781,7 @@ async fn a_verified_token_is_remembered() {
     let token = key.token(&place.claims());
     let first = place.verify(&token).await.unwrap();
     assert!(Arc::ptr_eq(&first, &place.verify(&token).await.unwrap()));
-    place.issuers.forget_all();
+    place.issuers.verified.clear();
     assert!(!Arc::ptr_eq(&first, &place.verify(&token).await.unwrap()));
 }
 

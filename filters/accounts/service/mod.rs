@@ -49,7 +49,6 @@ use sha2::{Digest, Sha256};
 use super::AccountRole;
 use super::keys::{KeyError, check_strength};
 use crate::clock::random;
-use crate::verdict::{Denial, Reason};
 pub use proof::{Signed, sign};
 
 use proof::{Proof, is_visible, mac, one};
@@ -103,21 +102,6 @@ impl fmt::Display for AssertionError {
 }
 
 impl std::error::Error for AssertionError {}
-
-impl From<AssertionError> for Denial {
-    fn from(error: AssertionError) -> Self {
-        match error {
-            AssertionError::Malformed(what) => Self::new(Reason::InvalidRequest, what),
-            AssertionError::Unknown
-            | AssertionError::Signature
-            | AssertionError::Skew
-            | AssertionError::Certificate => {
-                Self::new(Reason::InvalidCredentials, "invalid service assertion")
-                    .detail(error.to_string())
-            }
-        }
-    }
-}
 
 /// A backend that is trusted to say who its user is.
 #[derive(Debug)]

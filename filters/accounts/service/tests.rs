@@ -266,16 +266,6 @@ fn services_must_be_well_configured() {
 }
 
 #[test]
-fn callers_are_told_the_form_and_nothing_else() {
-    let denials = [AssertionError::Unknown, AssertionError::Signature, AssertionError::Skew]
-        .map(|error| Denial::from(error).detail(""));
-    assert!(denials.iter().all(|denial| *denial == denials[0]));
-    assert_eq!(denials[0].status(), 401);
-    let malformed = Denial::from(AssertionError::Malformed("the nonce"));
-    assert_eq!((malformed.status(), malformed.message()), (400, "the nonce"));
-}
-
-#[test]
 fn debug_shows_no_secret() {
     let shown = format!("{:?} {:?}", services(), service("a", secret(), 0));
     assert!(shown.contains("billing") && shown.contains("REDACTED"), "{shown}");

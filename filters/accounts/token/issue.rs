@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use super::MAX_TOKEN_BYTES;
 use crate::accounts::AccountRole;
-use crate::accounts::claims::{Claims, Kind, Life, Verified};
+use crate::accounts::claims::{Claims, Kind, Life, ScopedToken, UserToken, Verified};
 use crate::accounts::jws::{Header, encode};
 use crate::accounts::keys::{KeyError, TokenKey};
 use crate::clock::random;
@@ -132,12 +132,12 @@ impl Signer {
     pub(super) fn user(&self, grant: UserGrant, now: u64) -> Result<Issued, IssueError> {
         let UserGrant { subject, role, epoch, mfa } = grant;
         let life = self.life(now, None)?;
-        self.issue(Verified::User { subject, role, epoch, mfa, life })
+        self.issue(Verified::User(UserToken { subject, role, epoch, mfa, life }))
     }
 
     pub(super) fn scoped(&self, grant: ScopedGrant, now: u64) -> Result<Issued, IssueError> {
         let life = self.life(now, grant.not_after)?;
-        self.issue(Verified::Scoped {
+        self.issue(Verified::Scoped(ScopedToken {
             subject: grant.subject,
             epoch: grant.epoch,
             session: grant.session,
@@ -148,7 +148,7 @@ impl Signer {
             address: grant.address.map(|address| address.to_canonical()),
             once: grant.once,
             life,
-        })
+        }))
     }
 
     fn life(&self, now: u64, not_after: Option<u64>) -> Result<Life, IssueError> {

@@ -11,8 +11,8 @@
 //!
 //! Tokens that verified are remembered by their SHA-256, so that each costs its signature once. What
 //! [`TokenService::verify`] says of a token is the same whether it was remembered or not: that it is
-//! genuine and of now. Whether it is revoked, of an earlier epoch, used before ([`Verified::Scoped`]
-//! `once`) or shown by another address is for the caller to ask, each time.
+//! genuine and of now. Whether it is revoked, of an earlier epoch, used before
+//! ([`ScopedToken::once`]) or shown by another address is for the caller to ask, each time.
 //!
 //! # RFC 8725, point by point
 //!
@@ -51,7 +51,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::claims::{Claims, Kind};
-pub use super::claims::{Life, TokenError, Verified};
+pub use super::claims::{Life, ScopedToken, TokenError, UserToken, Verified};
 use super::jws::{Compact, Header};
 use super::keys::{KeyError, TokenKey};
 use crate::clock::Clock;
@@ -167,11 +167,6 @@ impl TokenService {
         opened.check(now)?;
         self.verified.insert(digest, opened.clone());
         Ok(opened.token)
-    }
-
-    /// Forgets which tokens verified: each shows its signature again.
-    pub fn forget_all(&self) {
-        self.verified.clear();
     }
 
     /// The public keys that are accepted now (RFC 7517 section 5), for `/.well-known/jwks.json`.

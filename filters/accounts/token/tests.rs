@@ -275,7 +275,7 @@ fn a_user_token_is_verified() {
     assert_eq!((life.id.as_str(), life.span()), (issued.id.as_str(), 900));
     assert_eq!((life.issued_at, life.expires_at), (issued.issued_at, issued.expires_at));
     let (subject, role) = ("alice".into(), AccountRole::Admin);
-    assert_eq!(*verified, Verified::User { subject, role, epoch: 3, mfa: true, life });
+    assert_eq!(*verified, Verified::User(UserToken { subject, role, epoch: 3, mfa: true, life }));
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn what_was_forgotten_is_verified_again() {
     let (_, service) = here();
     let token = scoped(&service);
     let first = service.verify(&token).unwrap();
-    service.forget_all();
+    service.verified.clear();
     assert!(service.verified.is_empty());
     let second = service.verify(&token).unwrap();
     assert!(first == second && !Arc::ptr_eq(&first, &second));
@@ -412,7 +412,7 @@ fn bound() -> ScopedGrant {
 fn expected(grant: ScopedGrant, life: Life) -> Verified {
     let ScopedGrant { subject, epoch, session, key, scopes, model, max_tokens, once, .. } = grant;
     let address = grant.address.map(|address| address.to_canonical());
-    Verified::Scoped {
+    Verified::Scoped(ScopedToken {
         subject,
         epoch,
         session,
@@ -423,7 +423,7 @@ fn expected(grant: ScopedGrant, life: Life) -> Verified {
         address,
         once,
         life,
-    }
+    })
 }
 
 prop_compose! {
@@ -462,6 +462,6 @@ proptest! {
         let issued = service.issue_user(grant).unwrap();
         let verified = service.verify(issued.token.expose_secret()).unwrap();
         let life = verified.life().clone();
-        prop_assert_eq!(&*verified, &Verified::User { subject, role, epoch, mfa, life });
+        prop_assert_eq!(&*verified, &Verified::User(UserToken { subject, role, epoch, mfa, life }));
     }
 }

@@ -1,5 +1,6 @@
 //! Rules for users, API keys, second factors and roles.
 
+use crate::accounts::account_name;
 use crate::config::access::{ApiKey, Auth, Mfa};
 use crate::config::diagnostic::{Report, quote};
 use crate::config::explain;
@@ -54,7 +55,12 @@ fn users(config: &Config, report: &mut Report<'_>) {
     for (index, user) in users() {
         let message = format!("{} cannot be a user name", quote(&user.name));
         let path = format!("auth.users[{index}].name");
-        report.require(is_user_name(&user.name), &path, message, "1 to 64 of A-Z a-z 0-9 . _ @ -");
+        report.require(
+            account_name(&user.name).is_some(),
+            &path,
+            message,
+            "1 to 64 of A-Z a-z 0-9 . _ @ -",
+        );
     }
     unique(
         report,
@@ -63,12 +69,6 @@ fn users(config: &Config, report: &mut Report<'_>) {
             (format!("auth.users[{index}].name"), user.name.to_lowercase(), user.name.clone())
         }),
     );
-}
-
-/// ASCII only, so that no two names look or normalise (NFKC) alike.
-fn is_user_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 fn api_keys(config: &Config, report: &mut Report<'_>) {

@@ -5,13 +5,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use portcullis_filters::accounts::store::Changes;
-use portcullis_filters::accounts::{Life, Verified};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_filters::accounts::Verified;
+use portcullis_filters::accounts::directory::Proof;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::cli::accounts::{Accounts, Common};
-use crate::cli::{Outcome, table, when};
+use crate::cli::{Failure, Outcome, table, when};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -35,10 +37,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let snapshot = accounts.snapshot()?;
     let verified = super::tokens(&snapshot)?.verify(token.expose_secret());
     let refusal = match &verified {
-        Ok(verified) => {
-            let known = accounts.wait(accounts.store.changes(0))?;
-            void(verified, &known, accounts.now()).map(str::to_owned)
-        }
+        Ok(verified) => void(verified, &accounts)?,
         Err(error) => Some(error.to_string()),
     };
     let genuine = verified.is_ok();
@@ -48,31 +47,13 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Why a genuine token of now is accepted no more, as gateways judge it.
-fn void(token: &Verified, known: &Changes, now: u64) -> Option<&'static str> {
-    let (epoch, session, key) = match token {
-        Verified::User { epoch, .. } => (epoch, None, None),
-        Verified::Scoped { epoch, session, key, .. } => (epoch, session.as_ref(), key.as_ref()),
-    };
-    let Some(user) = known.users.iter().find(|user| user.name == token.subject()) else {
-        return Some("its user is gone");
-    };
-    if user.disabled {
-        return Some("its user is disabled");
-    }
-    if *epoch < user.epoch {
-        return Some("revoked: every token of its user from before some time");
-    }
-    let Life { id, .. } = token.life();
-    if known.revoked.iter().any(|(void, _)| void == id || Some(void) == session) {
-        return Some("revoked");
-    }
-    let is_live = |id: &String| {
-        let key = known.keys.iter().find(|key| key.id.to_string() == *id);
-        key.is_some_and(|key| {
-            key.revoked_at.is_none() && key.expires_at.is_none_or(|end| end > now)
-        })
-    };
-    (!key.is_none_or(is_live)).then_some("the API key that made it is revoked or expired")
+fn void(token: &Verified, accounts: &Accounts) -> Result<Option<String>, Failure> {
+    let directory = accounts.directory()?;
+    let proof = Proof::of(token)?;
+    let key = proof.key.and_then(|id| directory.key(id));
+    let ended = key.and_then(|key| key.expires_at()).is_some_and(|end| end <= accounts.now());
+    let why = directory.void(&proof).or(ended.then_some("the API key that made it has expired"));
+    Ok(why.map(str::to_owned))
 }
 
 impl Parts {
@@ -106,30 +87,8 @@ impl Parts {
 
 /// A part of a token: an object in JSON in base64url without padding (RFC 7515 section 2).
 fn decode(part: &str) -> Option<Value> {
-    let (mut bits, mut count) = (0_u32, 0);
-    let mut bytes = Vec::with_capacity(part.len());
-    for symbol in part.bytes() {
-        bits = (bits << 6) | sextet(symbol)?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from((bits >> count) & 0xff).ok()?);
-        }
-    }
-    serde_json::from_slice(&bytes).ok().filter(Value::is_object)
-}
-
-/// The six bits that a symbol stands for (RFC 4648 section 5).
-fn sextet(symbol: u8) -> Option<u32> {
-    let value = match symbol {
-        b'A'..=b'Z' => symbol - b'A',
-        b'a'..=b'z' => symbol - b'a' + 26,
-        b'0'..=b'9' => symbol - b'0' + 52,
-        b'-' => 62,
-        b'_' => 63,
-        _ => return None,
-    };
-    Some(value.into())
+    let json = URL_SAFE_NO_PAD.decode(part).ok()?;
+    serde_json::from_slice(&json).ok().filter(Value::is_object)
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ pub(super) struct Mint {
 #[derive(Debug, clap::Args)]
 pub(super) struct Revoke {
     /// The id of the token, its `jti`; left out, the whole token is read from standard input
+    #[arg(allow_hyphen_values = true)] // one id in 64 begins with one
     jti: Option<String>,
     #[command(flatten)]
     common: Common,
@@ -177,10 +178,10 @@ fn revoke_token(accounts: &Accounts, token: &SecretString) -> Result<&'static st
     };
     let (life, now, by) = (verified.life(), accounts.now(), actor());
     let revoked = match &*verified {
-        Verified::User { subject, .. } => {
-            accounts.wait(accounts.store.revoke_session(subject, &life.id, now, &by))
+        Verified::User(token) => {
+            accounts.wait(accounts.store.revoke_session(&token.subject, &life.id, now, &by))
         }
-        Verified::Scoped { .. } => {
+        Verified::Scoped(_) => {
             accounts.wait(accounts.store.revoke_token(&life.id, life.expires_at, &by))
         }
     };

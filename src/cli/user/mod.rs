@@ -97,7 +97,7 @@ pub(super) struct Revoke {
     #[command(flatten)]
     named: Named,
     /// This session only
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     session: Option<String>,
 }
 

@@ -230,8 +230,9 @@ pub(super) const fn email_of(name: &str) -> Place<'_> {
     Place { column: "users.email", row: name }
 }
 
+/// Whether it is one of the owners of whom one must stay: those of an issuer do not count.
 fn is_active_owner(user: &User) -> bool {
-    user.role == AccountRole::Owner && !user.disabled
+    user.role == AccountRole::Owner && !user.disabled && user.source != Source::Issuer
 }
 
 /// Role and password of a declared user are the configuration's. It knows no disabled users: that

@@ -19,6 +19,7 @@ on_every_database!(
     what_takes_rights_away_begins_an_epoch,
     epochs_never_fall,
     the_last_owner_stays,
+    owners_of_issuers_do_not_count,
     declared_users_are_changed_elsewhere,
     a_removed_user_takes_everything_along,
     a_stronger_hash_begins_no_epoch,
@@ -139,6 +140,20 @@ async fn the_last_owner_stays(store: Arc<dyn Store>) {
     store.update_user("off", disabled(false), NOW, &admin()).await.unwrap();
     assert!(store.update_user("root", role(Plain), NOW, &admin()).await.is_ok());
     assert_eq!(store.delete_user("off", NOW, &admin()).await, Err(StoreError::LastOwner));
+}
+
+/// Whom an issuer vouches for can be gone tomorrow, so such an owner keeps nobody else from going,
+/// and is not kept.
+async fn owners_of_issuers_do_not_count(store: Arc<dyn Store>) {
+    let boss = NewUser { source: Source::Issuer, ..new_user("corp:boss", Owner) };
+    store.create_user(boss.clone(), NOW, &admin()).await.unwrap();
+    let demoted = store.update_user("corp:boss", role(Plain), NOW, &admin()).await;
+    assert_eq!(demoted.map(|user| user.role), Ok(Plain), "also where there is no other owner");
+    store.update_user("corp:boss", role(Owner), NOW, &admin()).await.unwrap();
+    make(&store, "root", Owner).await;
+    let outcome = store.update_user("root", role(Plain), NOW, &admin()).await;
+    assert_eq!(outcome, Err(StoreError::LastOwner));
+    assert!(store.delete_user("corp:boss", NOW, &admin()).await.is_ok());
 }
 
 async fn declared_users_are_changed_elsewhere(store: Arc<dyn Store>) {
