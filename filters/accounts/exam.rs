@@ -1,25 +1,31 @@
-//! The password check itself: a bounded queue, the blocking pool, the same work for every refusal.
+//! The password check itself: a bounded queue, threads of its own, the same work for every refusal.
 //!
-//! A check costs tens to hundreds of milliseconds and 19 to 128 MiB, so only a few run at a time,
-//! each on a thread of its own with the lowest priority, and only a few wait: logins take what
-//! inference leaves.
+//! A check costs tens to hundreds of milliseconds and 19 to 128 MiB, so only a few run at a time and
+//! only a few wait. They run on threads of the lowest priority, which stay: logins take what
+//! inference leaves, where a new thread would get a first slice of its processor like any other, and
+//! one of a shared pool could not give its low priority back.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::password::{Decoy, PasswordError, PasswordHash, Profile};
+use super::password::{Decoy, Memory, PasswordError, PasswordHash, Profile};
 use super::store::User;
 use crate::verdict::{Denial, Reason};
 
 /// When the queue is full, it has moved on after this time.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
+
+/// Without a job for so long a thread gives its memory back.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The weakest claim on a processor that there is.
 #[cfg(target_os = "linux")]
@@ -34,11 +40,19 @@ pub(super) struct Examiner {
     turns: Arc<Semaphore>,
     /// As costly as the costliest hash that was seen.
     decoy: Mutex<Decoy>,
+    /// As many threads take these as there are turns, so no job waits long.
+    jobs: Sender<Job>,
     work: AtomicU64,
 }
 
+/// What a thread is to do, with memory that it has from the job before.
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
 impl Examiner {
     /// Every refusal costs at least what a new hash of the profile does.
+    ///
+    /// # Errors
+    /// [`PasswordError::Hashing`] if the machine has no threads to give.
     pub(super) fn new(
         concurrent: usize,
         queue: usize,
@@ -47,6 +61,7 @@ impl Examiner {
         let turns = concurrent.clamp(1, Semaphore::MAX_PERMITS);
         let places = turns.saturating_add(queue).min(Semaphore::MAX_PERMITS);
         Ok(Self {
+            jobs: start(turns).map_err(|_| PasswordError::Hashing)?,
             places: Arc::new(Semaphore::new(places)),
             turns: Arc::new(Semaphore::new(turns)),
             decoy: Mutex::new(Decoy::new([], profile)?),
@@ -72,7 +87,8 @@ impl Examiner {
         let subject = Subject::of(user);
         subject.hash().into_iter().for_each(|hash| self.cover(hash));
         let decoy = self.decoy().clone();
-        let examined = self.run(turn, move || subject.examine(&decoy, &password)).await?;
+        let examined = self.run(turn, move |memory| subject.examine(&decoy, &password, memory));
+        let examined = examined.await?;
         let (found, work) = examined.map_err(|error| broken(error.to_string()))?;
         self.work.fetch_add(work, Ordering::Relaxed);
         found.map_err(|why| {
@@ -80,25 +96,24 @@ impl Examiner {
         })
     }
 
-    /// Runs on a thread of its own, which keeps the turn: it is busy until the work is done, even if
-    /// the client has gone. A thread is cheap beside a hash, and one of a shared pool could not give
-    /// its low priority back.
+    /// Runs on one of the threads, which keeps the turn: it is busy until the work is done, even if
+    /// the client has gone.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         turn: &Turn,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, Denial> {
         let turn = turn.clone();
         let (tell, told) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("password".to_owned()).spawn(move || {
-            yield_to_all_others();
-            let done = work();
+        let job = move |memory: &mut Memory| {
+            let done = work(memory);
             drop(turn);
             // Nobody may be waiting any more.
             drop(tell.send(done));
-        });
-        thread.map_err(|error| broken(format!("no thread for the password check: {error}")))?;
-        told.await.map_err(|_| broken("the password check was broken off"))
+        };
+        let broken_off = || broken("the password check was broken off");
+        self.jobs.send(Box::new(job)).map_err(|_| broken_off())?;
+        told.await.map_err(|_| broken_off())
     }
 
     /// From now on every refusal costs at least what a check of this hash does.
@@ -112,8 +127,37 @@ impl Examiner {
     }
 
     fn decoy(&self) -> MutexGuard<'_, Decoy> {
-        self.decoy.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.decoy)
     }
+}
+
+/// Starts the threads. They end when nobody can give them jobs any more.
+fn start(threads: usize) -> io::Result<Sender<Job>> {
+    let (give, jobs) = mpsc::channel();
+    let jobs = Arc::new(Mutex::new(jobs));
+    for _ in 0..threads {
+        let jobs = Arc::clone(&jobs);
+        std::thread::Builder::new().name("password".to_owned()).spawn(move || serve(&jobs))?;
+    }
+    Ok(give)
+}
+
+fn serve(jobs: &Mutex<Receiver<Job>>) {
+    yield_to_all_others();
+    let mut memory = Memory::default();
+    loop {
+        let next = lock(jobs).recv_timeout(IDLE);
+        match next {
+            // A job that panics tells nobody anything, by which its caller knows.
+            Ok(job) => drop(catch_unwind(AssertUnwindSafe(|| job(&mut memory)))),
+            Err(RecvTimeoutError::Timeout) => memory = Memory::default(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A place in the queue and the turn to work, free again when the last clone is dropped.
@@ -163,14 +207,15 @@ impl Subject {
         self,
         decoy: &Decoy,
         password: &SecretString,
+        memory: &mut Memory,
     ) -> Result<(Found, u64), PasswordError> {
         match self {
-            Self::Candidate(user, hash) => examine_candidate(*user, &hash, decoy, password),
+            Self::Candidate(user, hash) => examine_candidate(*user, &hash, decoy, password, memory),
             Self::Barred(why, Some(hash)) => {
-                black_box(hash.verify(password)?);
-                Ok((Err(why), hash.work() + decoy.top_up(&hash, password)?))
+                black_box(hash.verify(password, memory)?);
+                Ok((Err(why), hash.work() + decoy.top_up(&hash, password, memory)?))
             }
-            Self::Barred(why, None) => Ok((Err(why), decoy.stand_in(password)?)),
+            Self::Barred(why, None) => Ok((Err(why), decoy.stand_in(password, memory)?)),
         }
     }
 }
@@ -185,9 +230,10 @@ fn examine_candidate(
     hash: &PasswordHash,
     decoy: &Decoy,
     password: &SecretString,
+    memory: &mut Memory,
 ) -> Result<(Found, u64), PasswordError> {
-    let matches = hash.verify(password)?;
-    let rest = if matches && !user.mfa { 0 } else { decoy.top_up(hash, password)? };
+    let matches = hash.verify(password, memory)?;
+    let rest = if matches && !user.mfa { 0 } else { decoy.top_up(hash, password, memory)? };
     let found = if matches { Ok(user) } else { Err("wrong password") };
     Ok((found, hash.work() + rest))
 }
@@ -359,8 +405,9 @@ mod tests {
     async fn work_that_breaks_off_is_an_internal_error() {
         let examiner = examiner(1, 0);
         let turn = examiner.turn().await.unwrap();
-        let denial = examiner.run(&turn, || panic!("as a defect would")).await.unwrap_err();
+        let denial = examiner.run(&turn, |_| panic!("as a defect would")).await.unwrap_err();
         assert_eq!(denial.reason(), Reason::Internal);
+        assert_eq!(examiner.run(&turn, |_| 7).await, Ok(7), "the thread goes on");
         drop(turn);
         assert!(examiner.turn().await.is_ok(), "its turn is free again");
     }

@@ -109,7 +109,7 @@ impl LoginDesk {
     /// A desk with nobody before it.
     ///
     /// # Errors
-    /// Never for the profiles that exist.
+    /// If the machine has no threads to give.
     pub fn new(clock: Clock, limits: LoginLimits) -> Result<Self, PasswordError> {
         let LoginLimits { concurrent, queue, throttle, profile } = limits;
         let examiner = Examiner::new(concurrent, queue, profile)?;
@@ -197,7 +197,7 @@ impl LoginDesk {
         refuse_oversized(&password)?;
         let turn = self.examiner.turn().await?;
         let (user, profile) = (user.to_owned(), self.profile);
-        let hashed = self.examiner.run(&turn, move || {
+        let hashed = self.examiner.run(&turn, move |_| {
             policy::check(&user, &password, &blocklist)?;
             password::hash(&password, profile).map_err(|error| broken(error.to_string()))
         });
@@ -278,7 +278,7 @@ impl LoginDesk {
             return Rehash::NotNeeded;
         };
         let profile = self.profile;
-        let new = match self.examiner.run(turn, move || password::hash(&password, profile)).await {
+        let new = match self.examiner.run(turn, move |_| password::hash(&password, profile)).await {
             Ok(Ok(new)) => new,
             Ok(Err(error)) => return Rehash::Failed(error.to_string()),
             Err(denial) => return Rehash::Failed(denial.operator_detail().to_owned()),

@@ -10,10 +10,10 @@ use std::fmt;
 use std::hint::black_box;
 
 use argon2::password_hash::phc::{self, ParamsString};
-use argon2::password_hash::{Error, PasswordVerifier};
-use argon2::{Algorithm, Argon2, CustomizedPasswordHasher, Params, Version};
+use argon2::{Algorithm, Argon2, Block, CustomizedPasswordHasher, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
@@ -33,6 +33,8 @@ const MAX_PASSES: u32 = 16;
 const MAX_LANES: u32 = 16;
 /// Shortest hash that is accepted (RFC 9106 section 4: 128 bits suffice for most applications).
 const MIN_OUTPUT_BYTES: usize = 16;
+/// Longest hash that PHC strings have.
+const MAX_OUTPUT_BYTES: usize = 64;
 /// Memory (KiB) and passes that OWASP counts as equally strong; every hash must reach one of them.
 const OWASP_MINIMUM: [(u32, u32); 5] = [(47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5)];
 
@@ -114,6 +116,29 @@ pub fn hash(password: &SecretString, profile: Profile) -> Result<String, Passwor
     Ok(hash.to_string())
 }
 
+/// What Argon2 fills while it checks. Pages that are taken from the system and given back for every
+/// check cost requests more than the check itself (docs/performance.md), so one memory serves
+/// checks that follow each other.
+#[derive(Default)]
+pub struct Memory(Vec<Block>);
+
+impl Memory {
+    /// Room for these parameters; less than what is there is taken of it.
+    fn for_params(&mut self, params: &Params) -> Result<&mut [Block], PasswordError> {
+        let (blocks, lacking) =
+            (params.block_count(), params.block_count().saturating_sub(self.0.len()));
+        self.0.try_reserve_exact(lacking).map_err(|_| PasswordError::Hashing)?;
+        self.0.extend(std::iter::repeat_n(Block::default(), lacking));
+        self.0.get_mut(..blocks).ok_or(PasswordError::Hashing)
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} KiB)", self.0.len())
+    }
+}
+
 /// The Argon2id hash of a user's password, with parameters that were found sane.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
@@ -143,13 +168,18 @@ impl PasswordHash {
     ///
     /// # Errors
     /// [`PasswordError::Hashing`] if the machine lacks memory.
-    pub fn verify(&self, password: &SecretString) -> Result<bool, PasswordError> {
-        let normal = normalised(password.expose_secret());
-        match argon2(self.params.clone()).verify_password(normal.as_bytes(), &self.hash) {
-            Ok(()) => Ok(true),
-            Err(Error::PasswordInvalid) => Ok(false),
-            Err(_) => Err(PasswordError::Hashing),
-        }
+    pub fn verify(
+        &self,
+        password: &SecretString,
+        memory: &mut Memory,
+    ) -> Result<bool, PasswordError> {
+        let (Some(salt), Some(stored)) = (&self.hash.salt, &self.hash.hash) else {
+            return Err(PasswordError::Hashing); // `complete` has seen both
+        };
+        let mut output = Zeroizing::new([0; MAX_OUTPUT_BYTES]);
+        let output = output.get_mut(..stored.len()).ok_or(PasswordError::Hashing)?;
+        fill(&self.params, password, salt.as_ref(), output, memory)?;
+        Ok(output.ct_eq(stored.as_bytes()).into())
     }
 
     /// Whether a new hash of the profile would cost an attacker more: more memory, or more work.
@@ -207,8 +237,12 @@ impl Decoy {
     ///
     /// # Errors
     /// [`PasswordError::Hashing`] if the machine lacks memory.
-    pub fn stand_in(&self, password: &SecretString) -> Result<u64, PasswordError> {
-        burn(&self.params, password)
+    pub fn stand_in(
+        &self,
+        password: &SecretString,
+        memory: &mut Memory,
+    ) -> Result<u64, PasswordError> {
+        burn(&self.params, password, memory)
     }
 
     /// Does the work that a check of the hash lacks to the costliest one; gives the KiB filled.
@@ -219,12 +253,13 @@ impl Decoy {
         &self,
         hash: &PasswordHash,
         password: &SecretString,
+        memory: &mut Memory,
     ) -> Result<u64, PasswordError> {
         let passes = self.params.t_cost();
         let lacking = work(&self.params).saturating_sub(hash.work()) / u64::from(passes);
-        let memory = u32::try_from(lacking).unwrap_or(MAX_MEMORY_KIB);
-        match Params::new(memory, passes, 1, None) {
-            Ok(params) => burn(&params, password),
+        let lacking = u32::try_from(lacking).unwrap_or(MAX_MEMORY_KIB);
+        match Params::new(lacking, passes, 1, None) {
+            Ok(params) => burn(&params, password, memory),
             Err(_) => Ok(0), // less than the 8 KiB that Argon2 can do: not measurable
         }
     }
@@ -291,14 +326,29 @@ fn bounded(params: &Params) -> Result<(), PasswordError> {
     }
 }
 
-fn burn(params: &Params, password: &SecretString) -> Result<u64, PasswordError> {
-    let normal = normalised(password.expose_secret());
+fn burn(
+    params: &Params,
+    password: &SecretString,
+    memory: &mut Memory,
+) -> Result<u64, PasswordError> {
     let mut output = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
-    argon2(params.clone())
-        .hash_password_into(normal.as_bytes(), b"portcullis decoy", output.as_mut())
-        .map_err(|_| PasswordError::Hashing)?;
+    fill(params, password, b"portcullis decoy", output.as_mut(), memory)?;
     black_box(&output);
     Ok(work(params))
+}
+
+/// Argon2id of the NFKC form of a password.
+fn fill(
+    params: &Params,
+    password: &SecretString,
+    salt: &[u8],
+    output: &mut [u8],
+    memory: &mut Memory,
+) -> Result<(), PasswordError> {
+    let normal = normalised(password.expose_secret());
+    argon2(params.clone())
+        .hash_password_into_with_memory(normal.as_bytes(), salt, output, memory.for_params(params)?)
+        .map_err(|_| PasswordError::Hashing)
 }
 
 fn argon2(params: Params) -> Argon2<'static> {
@@ -337,12 +387,28 @@ mod tests {
     }
 
     #[test]
+    fn one_memory_serves_hashes_of_all_sizes() {
+        let password = secret("correct horse battery");
+        let [small, large] = ["m=7168,t=5,p=1", "m=19456,t=2,p=1"]
+            .map(|costs| format!("$argon2id$v=19${costs}${SALT_AND_HASH}"))
+            .map(|text| PasswordHash::parse(&text).unwrap());
+        let right = PasswordHash::parse(&hash(&password, Profile::Owasp).unwrap()).unwrap();
+        let mut memory = Memory::default();
+        for (hash, expected) in
+            [(&small, false), (&right, true), (&small, false), (&large, false), (&right, true)]
+        {
+            assert_eq!(hash.verify(&password, &mut memory), Ok(expected), "{hash:?}");
+        }
+        assert_eq!(format!("{memory:?}"), "Memory(19456 KiB)");
+    }
+
+    #[test]
     fn the_reference_implementation_agrees() {
         // phc-winner-argon2, test.c: hashtest(2, 16, 1, "password", "somesalt", …)
         let text = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let hash = PasswordHash::parse(text).unwrap();
-        assert_eq!(hash.verify(&secret("password")), Ok(true));
-        assert_eq!(hash.verify(&secret("Password")), Ok(false));
+        assert_eq!(hash.verify(&secret("password"), &mut Memory::default()), Ok(true));
+        assert_eq!(hash.verify(&secret("Password"), &mut Memory::default()), Ok(false));
     }
 
     #[test]
@@ -354,8 +420,11 @@ mod tests {
             let text = hash(&password, profile).unwrap();
             assert!(text.starts_with(&format!("$argon2id$v=19${params}$")), "{text}");
             let parsed = PasswordHash::parse(&text).unwrap();
-            assert_eq!(parsed.verify(&password), Ok(true));
-            assert_eq!(parsed.verify(&secret("correct horse batterx")), Ok(false));
+            assert_eq!(parsed.verify(&password, &mut Memory::default()), Ok(true));
+            assert_eq!(
+                parsed.verify(&secret("correct horse batterx"), &mut Memory::default()),
+                Ok(false)
+            );
         }
     }
 
@@ -398,7 +467,8 @@ mod tests {
         ];
         for (one, other, same) in cases {
             let text = hash(&secret(one), Profile::Owasp).unwrap();
-            let verified = PasswordHash::parse(&text).unwrap().verify(&secret(other));
+            let verified =
+                PasswordHash::parse(&text).unwrap().verify(&secret(other), &mut Memory::default());
             assert_eq!(verified, Ok(same), "{one} {other}");
         }
     }
@@ -462,8 +532,8 @@ mod tests {
         let hash =
             PasswordHash::parse(&hash(&secret(&format!("{long}a")), Profile::Owasp).unwrap())
                 .unwrap();
-        assert_eq!(hash.verify(&secret(&format!("{long}b"))), Ok(false));
-        assert_eq!(hash.verify(&secret(&format!("{long}a"))), Ok(true));
+        assert_eq!(hash.verify(&secret(&format!("{long}b")), &mut Memory::default()), Ok(false));
+        assert_eq!(hash.verify(&secret(&format!("{long}a")), &mut Memory::default()), Ok(true));
     }
 
     #[test]
@@ -538,9 +608,9 @@ mod tests {
         let (cheap, dear) =
             (with_params("m=19456,t=2,p=1").unwrap(), with_params("m=32768,t=3,p=4").unwrap());
         let decoy = Decoy::new([&cheap, &dear], Profile::Owasp).unwrap();
-        let whole = decoy.stand_in(&password).unwrap();
+        let whole = decoy.stand_in(&password, &mut Memory::default()).unwrap();
         for hash in [&cheap, &dear] {
-            let sum = hash.work() + decoy.top_up(hash, &password).unwrap();
+            let sum = hash.work() + decoy.top_up(hash, &password, &mut Memory::default()).unwrap();
             assert!(whole.abs_diff(sum) <= 3, "{whole} and {sum} KiB");
         }
     }

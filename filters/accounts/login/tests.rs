@@ -6,7 +6,7 @@ use sqlx::{AnyConnection, Connection};
 use tokio::task::JoinSet;
 
 use super::super::AccountRole;
-use super::super::password::hash;
+use super::super::password::{Memory, hash};
 use super::super::store::sql::StoreOptions;
 use super::super::store::{Actor, NewUser, SqlStore, UserChange};
 use super::super::totp::{backup_codes, code_at, generate_secret};
@@ -457,7 +457,7 @@ async fn a_new_password_is_judged_and_hashed() {
         assert_eq!(hashed.as_ref().err().map(Denial::reason), refused, "{password:.30}");
         if let Ok(hash) = hashed {
             let hash = PasswordHash::parse(&hash).unwrap();
-            assert_eq!(hash.verify(&password.into()), Ok(true));
+            assert_eq!(hash.verify(&password.into(), &mut Memory::default()), Ok(true));
         }
     }
 }
