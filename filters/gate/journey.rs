@@ -2,6 +2,7 @@
 //! can make.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::http::RequestHeader;
@@ -20,7 +21,6 @@ use crate::prompt::Prompt;
 use crate::quota::{Charge, Demand, GpuSpeed, Reservation, estimate_prompt_tokens};
 use crate::surface::{self, Access, Dialect, Operation, OwnOp, Target};
 use crate::verdict::{Denial, Reason};
-use std::time::Duration;
 
 /// Bodies of own endpoints are small; texts to be scanned are not.
 const OWN_BODY: u64 = 64 << 10;
