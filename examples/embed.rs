@@ -32,7 +32,7 @@ impl ProxyHttp for MyProxy {
     async fn response_trailer_filter(&self, _: &mut Session, _: &mut http::HeaderMap, c: &mut Ctx) -> Result<Option<Bytes>> { self.0.response_trailer_filter(c) }
     fn error_while_proxy(&self, _: &HttpPeer, _: &mut Session, e: Failure, c: &mut Ctx, reused: bool) -> Failure { self.0.error_while_proxy(c, e, reused) }
     async fn fail_to_proxy(&self, s: &mut Session, e: &pingora::Error, c: &mut Ctx) -> FailToProxy { self.0.fail_to_proxy(s, e, c).await }
-    async fn logging(&self, _: &mut Session, e: Option<&pingora::Error>, c: &mut Ctx) { self.0.logging(e, c).await; }
+    async fn logging(&self, _: &mut Session, e: Option<&pingora::Error>, c: &mut Ctx) { self.0.logging(e, c); }
 }
 
 /// The proxy on the first address of a configuration.

@@ -77,6 +77,11 @@ impl Grant {
         self.max_tokens
     }
 
+    /// Lets answers have no more than this many tokens.
+    pub(crate) fn lower_max_tokens(&mut self, max_tokens: u64) {
+        self.max_tokens = self.max_tokens.min(max_tokens);
+    }
+
     /// Where the request goes.
     #[must_use]
     pub const fn route(&self) -> &Route {
@@ -289,7 +294,8 @@ mod tests {
 
     /// Someone of a role that holds everything, identified by some credential.
     fn someone(role: AccountRole, credential: Credential) -> Identity {
-        let rights = RoleRights { layer: layer(&["*"], None, None), limits: Arc::default() };
+        let rights =
+            RoleRights { layer: layer(&["*"], None, None), limits: Arc::default(), weight: 1 };
         Identity::new("ada".into(), role, &rights, credential)
     }
 

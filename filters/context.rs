@@ -16,12 +16,14 @@ use crate::authz::Grant;
 use crate::body::Held;
 use crate::clear::Cleared;
 use crate::cut::Entry;
+use crate::gate::Watch;
 use crate::metrics::{GaugeGuard, Room};
+use crate::queue::Turn;
 use crate::quota::{QuotaView, Reservation};
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::surface::{Dialect, Operation};
-use crate::usage::Usage;
+use crate::usage::{PromptEstimate, Usage};
 use crate::verdict::Denial;
 
 /// The state of one request.
@@ -113,12 +115,17 @@ pub(crate) struct Exchange {
     pub(crate) path: String,
     pub(crate) streams: bool,
     pub(crate) strip_usage: bool,
-    /// Tokens
-    pub(crate) prompt_estimate: u64,
+    /// How many answers to the one prompt.
+    pub(crate) answers: u64,
+    pub(crate) prompt_estimate: PromptEstimate,
     /// Connections tried so far.
     pub(crate) attempts: usize,
     /// Monotonic nanoseconds at which the request went out.
     pub(crate) sent: u64,
+    /// Ends it at the ceiling of its GPU time.
+    pub(crate) watch: Option<Watch>,
+    /// Its slot at the upstream.
+    pub(crate) turn: Option<Turn>,
     pub(crate) _held: Held,
     pub(crate) _counted: GaugeGuard,
     /// Its place among those that a revocation ends.
@@ -181,6 +188,8 @@ pub(crate) struct Trace {
     /// Nanoseconds from the head to the upstream.
     pub(crate) overhead: Option<u64>,
     pub(crate) quota: Option<QuotaView>,
+    /// How long it waited for its upstream.
+    pub(crate) queued: Option<Duration>,
     /// What an own endpoint adds to the record.
     pub(crate) details: Vec<(&'static str, String)>,
 }

@@ -1,4 +1,5 @@
-//! Cutting: an answer that streams ends when what its request was let in by is revoked.
+//! Cutting: an answer that streams ends when what its request was let in by is revoked, or when
+//! what it may cost is used up.
 //!
 //! Every exchange is listed here with its proof. When accounts change the proofs are looked at
 //! again, and what is void is cut: at the next part of its answer, in the words of its dialect; an
@@ -16,7 +17,7 @@ use crate::accounts::directory::{Directory, Proof};
 use crate::verdict::{Denial, Reason};
 
 /// How long a cut exchange has to end in its own words.
-const GRACE: Duration = Duration::from_millis(250);
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 tokio::task_local! {
     /// The cut of the request that this task serves.
@@ -26,12 +27,13 @@ tokio::task_local! {
 /// Whether a request is cut, and why.
 #[derive(Debug, Default)]
 pub(crate) struct Cut {
-    why: OnceLock<&'static str>,
+    why: OnceLock<Denial>,
     fired: Notify,
 }
 
 impl Cut {
-    fn fire(&self, why: &'static str) {
+    /// Ends the request with this refusal, unless it is cut already.
+    pub(crate) fn fire(&self, why: Denial) {
         if self.why.set(why).is_ok() {
             self.fired.notify_one();
         }
@@ -39,7 +41,7 @@ impl Cut {
 
     /// The refusal that ends the request, if it is cut.
     pub(crate) fn denial(&self) -> Option<Denial> {
-        self.why.get().map(|why| revoked(why))
+        self.why.get().cloned()
     }
 }
 
@@ -93,7 +95,7 @@ impl Exchanges {
     pub(crate) fn review(&self, directory: &Directory) -> usize {
         let open = self.lock();
         let void = open.values().filter_map(|open| Some((open, directory.void(&open.proof)?)));
-        void.map(|(open, why)| open.cut.fire(why)).count()
+        void.map(|(open, why)| open.cut.fire(revoked(why))).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
@@ -118,6 +120,11 @@ impl Entry {
     /// The refusal that ends the exchange, if it is cut.
     pub(crate) fn denial(&self) -> Option<Denial> {
         self.cut.denial()
+    }
+
+    /// What cuts the exchange.
+    pub(crate) const fn cut(&self) -> &Arc<Cut> {
+        &self.cut
     }
 }
 

@@ -30,6 +30,7 @@ pub mod clock;
 pub mod config;
 pub mod snapshot;
 pub mod state;
+pub mod standing;
 pub mod metrics;
 
 pub mod edge;
@@ -41,6 +42,7 @@ pub mod json;
 pub mod prompt;
 pub mod glob;
 pub mod authz;
+pub mod queue;
 pub mod quota;
 pub mod scan;
 pub mod clear;

@@ -107,6 +107,7 @@ struct Requests {
     /// By [`Room`], resolved beforehand: they are observed many times a request.
     overhead: Vec<Histogram>,
     ttft: Histogram,
+    queue: HistogramVec,
     tokens: IntCounterVec,
     gpu_seconds: CounterVec,
     findings: IntCounterVec,
@@ -216,6 +217,13 @@ impl Metrics {
         GaugeGuard::new(&self.state.streams_open)
     }
 
+    /// Observes how long a request waited for its upstream.
+    pub fn queued(&self, upstream: &str, waited: Duration) {
+        let names = self.names.load();
+        let label = names.upstreams.label(upstream);
+        self.requests.queue.with_label_values(&[label]).observe(waited.as_secs_f64());
+    }
+
     /// Says how many requests wait for an upstream.
     pub fn set_queue_depth(&self, upstream: &str, waiting: usize) {
         let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
@@ -304,6 +312,13 @@ impl Requests {
             duration: histogram(r, "request_duration_seconds", DURATION, from_head)?,
             overhead: overhead(r)?,
             ttft: histogram(r, "ttft_seconds", TTFT, to_first)?,
+            queue: histograms(
+                r,
+                "queue_seconds",
+                "upstream",
+                TTFT,
+                "Wait for an upstream that is busy.",
+            )?,
             tokens: counters(r, "tokens_total", &["direction", "model"], tokens)?,
             gpu_seconds: gpu_seconds(r)?,
             findings: counters(r, "findings_total", by_kind, "What scanners found and did.")?,
@@ -414,6 +429,17 @@ fn gauges(r: &Registry, name: &str, of: &str, help: &str) -> Result<IntGaugeVec,
 
 fn histogram(r: &Registry, name: &str, buckets: &[f64], help: &str) -> Result<Histogram, Error> {
     register(r, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+}
+
+fn histograms(
+    r: &Registry,
+    name: &str,
+    of: &str,
+    buckets: &[f64],
+    help: &str,
+) -> Result<HistogramVec, Error> {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(r, HistogramVec::new(options, &[of]))
 }
 
 fn overhead(r: &Registry) -> Result<Vec<Histogram>, Error> {

@@ -9,8 +9,10 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::glob::Glob;
+use crate::queue::QueueLimits;
 use crate::scan::Policy;
 use crate::surface::{Dialect, Operation};
+use crate::usage::Tokenizer;
 use crate::verdict::{Denial, Reason};
 
 /// What kind of server an upstream is.
@@ -70,6 +72,12 @@ pub struct Upstream {
     pub gpus: f64,
     /// The parameter by which it obeys a cap on generated tokens in chat completions.
     pub tokens_param: String,
+    /// How many requests it works on at one time, and who waits.
+    pub queue: QueueLimits,
+    /// What counts the tokens of its models, if the operator gave one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Whether the time that it takes to load a model is charged.
+    pub count_load: bool,
 }
 
 impl Upstream {
@@ -236,6 +244,9 @@ mod tests {
             },
             gpus: 1.0,
             tokens_param: "max_tokens".to_owned(),
+            queue: QueueLimits::default(),
+            tokenizer: None,
+            count_load: false,
         })
     }
 

@@ -13,13 +13,17 @@ use crate::body::Budget;
 use crate::clock::Clock;
 use crate::cut::Exchanges;
 use crate::metrics::Metrics;
-use crate::quota::Counters;
+use crate::queue::Queues;
+use crate::quota::{Counters, Standing};
 use crate::snapshot::Snapshot;
+use crate::standing::{self, SubjectName};
+use crate::usage::Learned;
 
 /// The running gateway: configuration that can be swapped, and state that survives a reload.
 #[derive(Debug)]
 pub struct State {
     snapshot: ArcSwap<Snapshot>,
+    standing: ArcSwap<Standing>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<dyn Counters>,
     pub(crate) audit: Arc<dyn AuditSink>,
@@ -28,6 +32,8 @@ pub struct State {
     pub(crate) login: LoginDesk,
     pub(crate) directory: Directory,
     pub(crate) exchanges: Arc<Exchanges>,
+    pub(crate) queues: Queues,
+    pub(crate) learned: Learned,
     pub(crate) open: Arc<AtomicUsize>,
     draining: AtomicBool,
 }
@@ -58,8 +64,11 @@ impl State {
     /// A gateway that serves.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self {
+        let queues = Queues::new(parts.clock.clone());
+        queues.reload(parts.snapshot.queues());
+        let state = Self {
             snapshot: ArcSwap::from_pointee(parts.snapshot),
+            standing: ArcSwap::default(),
             clock: parts.clock,
             counters: parts.counters,
             audit: parts.audit,
@@ -68,9 +77,13 @@ impl State {
             login: parts.login,
             directory: parts.directory,
             exchanges: Arc::default(),
+            queues,
+            learned: Learned::new(),
             open: Arc::default(),
             draining: AtomicBool::new(false),
-        }
+        };
+        state.take_standing();
+        state
     }
 
     /// The configuration of now. A request keeps the one it began with.
@@ -81,7 +94,20 @@ impl State {
 
     /// Puts another configuration in force, for requests that begin from now on.
     pub fn swap(&self, snapshot: Snapshot) {
+        self.queues.reload(snapshot.queues());
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// What operators have changed of the limits.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    /// How many requests wait for each upstream.
+    #[must_use]
+    pub fn queue_depths(&self) -> Vec<(Box<str>, usize)> {
+        self.queues.depths()
     }
 
     /// The clock.
@@ -134,7 +160,30 @@ impl State {
                 tracing::info!(cut, "open requests were cut because of a revocation");
             }
         }
+        self.take_standing();
+        self.take_resets().await;
         looked
+    }
+
+    fn take_standing(&self) {
+        self.directory.take_standing(|rows| {
+            self.standing.store(Arc::new(standing::compile(rows)));
+        });
+    }
+
+    /// Forgets what subjects have used whose reset was read. While the meters cannot be reached it
+    /// is tried again at each look.
+    ///
+    /// Where gateways share their meters each of them resets them, within their interval of looking
+    /// of each other: what is used between the first and the last is forgotten too, and no more.
+    async fn take_resets(&self) {
+        let mut failed: Vec<SubjectName> = Vec::new();
+        for name in self.directory.take_resets() {
+            if self.counters.reset(name.subject()).await.is_err() {
+                failed.push(name);
+            }
+        }
+        self.directory.keep_resets(failed);
     }
 
     /// Whether the keys of an external issuer cannot be fetched.

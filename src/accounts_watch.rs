@@ -99,13 +99,29 @@ async fn take_notes(state: &State) {
 
 /// Leaves the record that the command line, which has no audit trail, could not leave.
 fn record(state: &State, event: &Event) {
-    let mut record = AuditRecord::new(state.clock(), Operation::Account, Status::Success);
+    let mut record = AuditRecord::new(state.clock(), operation(event), Status::Success);
     record.user_id = Some(Text::new(&event.actor));
     record.detail("action", event.action.as_str());
     record.detail("target", event.target.as_str());
     record.detail("via", "command line");
     record.detail("at", event.at);
+    let told = &event.told;
+    let told = [("before", &told.before), ("after", &told.after), ("reason_given", &told.reason)];
+    for (name, value) in told {
+        if let Some(value) = value {
+            record.detail(name, value.as_str());
+        }
+    }
     state.audit().record(record);
+}
+
+/// As the endpoint that does the same is recorded.
+fn operation(event: &Event) -> Operation {
+    match event.action.split_once('.') {
+        Some(("quota", _)) => Operation::Configuration,
+        Some(("emergency", _)) => Operation::Incident,
+        _ => Operation::Account,
+    }
 }
 
 fn warn(result: Result<(), StoreError>, what: &'static str) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_filters::accounts::directory::Directory;
 use portcullis_filters::accounts::store::sql::StoreOptions;
@@ -12,9 +13,15 @@ use portcullis_filters::accounts::{LoginDesk, LoginLimits, PasswordHash, Profile
 use portcullis_filters::audit::{AuditLog, AuditSink, OnFailure};
 use portcullis_filters::body::Budget;
 use portcullis_filters::clock::Clock;
-use portcullis_filters::config::{self, AuditFailure, Config, PasswordProfile, Problems, Secrets};
+use portcullis_filters::config::{
+    self, AuditFailure, Config, CountersBackend, MeterFailure, PasswordProfile, Problems,
+    RedisMode, Secrets,
+};
 use portcullis_filters::metrics::Metrics;
-use portcullis_filters::quota::MemoryCounters;
+use portcullis_filters::quota::{
+    Counters, MemoryCounters, OnFailure as Unreachable, Policy, RedisCounters, RedisOptions,
+    Topology,
+};
 use portcullis_filters::snapshot::Snapshot;
 use portcullis_filters::{Parts, State};
 use tokio::runtime::Handle;
@@ -121,11 +128,12 @@ pub fn state(loaded: Loaded, clock: Clock) -> Result<Arc<State>, BootError> {
         .map_err(|error| BootError::Other(format!("metrics: {error}")))?;
     let (store, runtime) = store(&config, &secrets, &base)?;
     let directory = directory(store, &runtime, &snapshot, &config, &clock)?;
+    let counters = counters(&config, &secrets, &base, &clock, &runtime)?;
     let login = login_desk(&config, &clock)?;
     cover(&login, &directory, &runtime)?;
     let state = Arc::new(State::new(Parts {
         snapshot,
-        counters: Arc::new(MemoryCounters::new(clock.clone())),
+        counters,
         audit: Arc::new(audit),
         metrics: Arc::new(metrics),
         budget: Budget::new(config.server.body_memory),
@@ -158,6 +166,73 @@ pub fn store(
     let runtime = store.handle().clone();
     Ok((Arc::new(store), runtime))
 }
+
+/// Where quotas are counted. A server that does not answer yet keeps nobody from starting: until it
+/// does, `counters.on_failure` decides.
+fn counters(
+    config: &Config,
+    secrets: &Secrets,
+    base: &Path,
+    clock: &Clock,
+    runtime: &Handle,
+) -> Result<Arc<dyn Counters>, BootError> {
+    if config.counters.backend == CountersBackend::Memory {
+        return Ok(Arc::new(MemoryCounters::new(clock.clone())));
+    }
+    let options = redis_options(config, secrets, base)?;
+    let counters = RedisCounters::start(&options, clock.clone(), runtime)
+        .map_err(|error| unusable(config, "counters", &error))?;
+    if !wait(runtime, counters.ready(COUNTERS_PATIENCE)) {
+        tracing::warn!("the counters do not answer; until they do, counters.on_failure decides");
+    }
+    Ok(Arc::new(counters))
+}
+
+fn redis_options(
+    config: &Config,
+    secrets: &Secrets,
+    base: &Path,
+) -> Result<RedisOptions, BootError> {
+    let counters = &config.counters;
+    let urls = counters.urls.clone();
+    let topology = match counters.mode {
+        RedisMode::Single => Topology::Single(urls.into_iter().next().unwrap_or_default()),
+        RedisMode::Sentinel => Topology::Sentinel { urls, master: counters.master.clone() },
+        RedisMode::Cluster => Topology::Cluster(urls),
+    };
+    let mut options = RedisOptions::new(topology);
+    options.username = counters.username.clone();
+    options.password = secrets.counters_password.clone();
+    options.ca_pem = match &counters.ca_file {
+        Some(path) => {
+            let read = std::fs::read(base.join(path));
+            Some(read.map_err(|error| unusable(config, "counters.ca_file", &error))?)
+        }
+        None => None,
+    };
+    options.prefix = counters.prefix.clone();
+    options.timeout = counters.timeout;
+    options.lease = counters.lease;
+    options.gateways = counters.gateways;
+    options.on_failure = Unreachable {
+        requests: policy(counters.on_failure.requests),
+        concurrent: policy(counters.on_failure.concurrent),
+        tokens: policy(counters.on_failure.tokens),
+        gpu: policy(counters.on_failure.gpu_seconds),
+    };
+    Ok(options)
+}
+
+const fn policy(policy: MeterFailure) -> Policy {
+    match policy {
+        MeterFailure::Deny => Policy::Deny,
+        MeterFailure::Local => Policy::Local,
+        MeterFailure::Allow => Policy::Allow,
+    }
+}
+
+/// How long a gateway that starts waits for its counters.
+const COUNTERS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The first look at the accounts. Nobody can be let in without it, so the gateway does not start
 /// where it fails.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod cli;
 pub mod manage;
 pub mod proxy;
+mod quotas;
 mod reload;
 pub mod server;
 pub mod tls;

@@ -147,7 +147,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, _: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        self.gate.logging(error, ctx).await;
+        self.gate.logging(error, ctx);
     }
 
     /// What Pingora's own log lines say of a request: no path, which may hold what a caller typed.

@@ -102,6 +102,7 @@ fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("listeners", old.listeners != new.listeners),
         ("admin", old.admin != new.admin),
         ("server.threads", old.server.threads != new.server.threads),
+        ("counters", old.counters != new.counters),
         ("server.drain_timeout", old.server.drain_timeout != new.server.drain_timeout),
         ("server.body_memory", old.server.body_memory != new.server.body_memory),
         ("store", old.store != new.store),

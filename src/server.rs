@@ -33,6 +33,8 @@ const DRAIN_TICK: Duration = Duration::from_millis(50);
 const CUT_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last audit records may take to reach the disk.
 const AUDIT_FLUSH: Duration = Duration::from_secs(5);
+/// How long the last settlements may take to reach the counters.
+const COUNTERS_FLUSH: Duration = Duration::from_secs(3);
 /// Answers of one request are retried on other connections at most this often.
 const MAX_RETRIES: usize = 3;
 /// Idle connections kept to each upstream.
@@ -94,11 +96,21 @@ pub fn serve(path: &Path, loaded: Loaded, clock: Clock) -> Result<(), BootError>
     let drain = Drain { state: Arc::clone(&state), within: config.server.drain_timeout };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     await_cut_requests(&state);
+    pay(&state);
     if !state.audit().flush(AUDIT_FLUSH) {
         tracing::error!("the last audit records could not be written");
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is not paid for by now is given back to the callers when the lease ends.
+fn pay(state: &State) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let paid = runtime.map(|runtime| runtime.block_on(state.counters().flush(COUNTERS_FLUSH)));
+    if !paid.unwrap_or(false) {
+        tracing::error!("the last requests could not be charged: the counters do not answer");
+    }
 }
 
 /// Pingora's workers drop the requests that were cut on their own threads, and each leaves its record

@@ -28,8 +28,6 @@ impl UpstreamWatch {
         for (name, upstream) in snapshot.routes().upstreams() {
             let up = takes_connections(upstream).await;
             self.state.metrics().set_upstream_up(name, up);
-            // Requests do not queue for an upstream yet: it has no limit of its own.
-            self.state.metrics().set_queue_depth(name, 0);
         }
     }
 }

@@ -5,6 +5,8 @@
 //! anything else between them than the store, and it is there after a restart. While the store
 //! cannot be reached the copy serves for a stated time, then nobody is let in.
 
+mod pending;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use pending::Pending;
 
 use super::AccountRole;
 use super::Verified;
@@ -136,6 +140,7 @@ pub struct Directory {
     /// Held by whoever looks; the time of the last look, answered or not.
     turn: tokio::sync::Mutex<Option<u64>>,
     touched: Mutex<Touched>,
+    pending: Pending,
 }
 
 #[derive(Default)]
@@ -164,6 +169,7 @@ impl Directory {
             seen: AtomicU64::new(0),
             turn: tokio::sync::Mutex::default(),
             touched: Mutex::default(),
+            pending: Pending::default(),
         })
     }
 
@@ -230,6 +236,7 @@ impl Directory {
         let revoked = changes.revoked.into_iter().map(|(id, until)| (id.into_boxed_str(), until));
         tables.revoked.extend(revoked);
         drop(tables);
+        self.pending.put(changes.standing, changes.resets);
         self.revision.store(changes.revision, Ordering::SeqCst);
         self.changed.store(true, Ordering::SeqCst);
     }

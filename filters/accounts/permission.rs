@@ -13,6 +13,7 @@
 //! | disable, enable, remove users, reset password or second factor, revoke | `admin` | `users:write` | any but a scoped token | |
 //! | change roles | `admin` | `users:write` | login | always |
 //! | make, rotate, revoke API keys of others | `admin` | `users:write` | login | making and rotating |
+//! | see and change limits and use of all, and emergency limits | `admin` | `quotas:write` | any but a scoped token | |
 //! | revoke everything | `owner` | `users:write` | login | always |
 //!
 //! Beside the table two rules hold: nobody grants a role above their own ([`may_grant`]), and
@@ -47,6 +48,8 @@ pub enum Permission {
     ChangeRoles,
     /// Make, rotate, revoke API keys of others.
     ManageKeys,
+    /// See and change limits and use of all, and emergency limits.
+    Limits,
     /// Revoke everything.
     RevokeAll,
 }
@@ -107,7 +110,7 @@ pub struct Rule {
 
 impl Permission {
     /// Every permission, in the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OwnAccount,
         Self::OwnSessions,
         Self::OwnMfa,
@@ -119,6 +122,7 @@ impl Permission {
         Self::ManageUsers,
         Self::ChangeRoles,
         Self::ManageKeys,
+        Self::Limits,
         Self::RevokeAll,
     ];
 
@@ -130,6 +134,7 @@ impl Permission {
         use Accepts::{Any, Login, LoginOrKey, NotScoped};
         use StepUp::{Always, No};
         const USERS: Option<&str> = Some("users:write");
+        const QUOTAS: Option<&str> = Some("quotas:write");
         match self {
             Self::OwnAccount      => row(ReadOnly, None,  Any,       No),
             Self::OwnSessions     => row(ReadOnly, None,  Login,     No),
@@ -142,6 +147,7 @@ impl Permission {
             Self::ManageUsers     => row(Admin,    USERS, NotScoped, No),
             Self::ChangeRoles     => row(Admin,    USERS, Login,     Always),
             Self::ManageKeys      => row(Admin,    USERS, Login,     Always),
+            Self::Limits          => row(Admin,    QUOTAS, NotScoped, No),
             Self::RevokeAll       => row(Owner,    USERS, Login,     Always),
         }
     }

@@ -24,6 +24,11 @@ pub(super) fn error_end(
             let event = response_error(denial, request_id, sequence);
             Bytes::from(format!("event: error\ndata: {event}\n\n"))
         }
+        Framing::Sse if shape == Shape::AnthropicMessages => {
+            let error = json!({ "type": "api_error", "message": denial.message() });
+            let event = json!({ "type": "error", "error": error, "request_id": request_id });
+            Bytes::from(format!("event: error\ndata: {event}\n\n"))
+        }
         Framing::Sse => {
             let event = json!({ "error": openai_error(denial, request_id) });
             Bytes::from(format!("data: {event}\n\n"))
@@ -58,6 +63,12 @@ mod tests {
             let end = error_end(shape, framing, 9, &denial, "req-1");
             assert_eq!(std::str::from_utf8(&end).unwrap(), expected);
         };
+        check(
+            Shape::AnthropicMessages,
+            Framing::Sse,
+            Reason::UpstreamUnavailable,
+            "event: error\ndata: {\"error\":{\"message\":\"It \\\"broke\\\".\\n\\ndata: [DONE]\",\"type\":\"api_error\"},\"request_id\":\"req-1\",\"type\":\"error\"}\n\n",
+        );
         check(
             Shape::OpenAiChat,
             Framing::Sse,

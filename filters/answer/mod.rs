@@ -12,16 +12,16 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::usage::Usage;
+use crate::usage::{Metered, Spent, Tokenizer};
 use crate::verdict::{Denial, Reason};
 
 mod end;
 mod events;
 mod facts;
+mod forms;
 mod list;
 mod ndjson;
 mod nesting;
@@ -29,6 +29,7 @@ mod reader;
 mod shape;
 mod sse;
 mod tally;
+mod text;
 mod whole;
 mod wire;
 
@@ -42,6 +43,7 @@ pub use shape::{Framing, Shape};
 use events::Events;
 use list::List;
 use reader::Reader;
+use tally::Progress;
 use whole::Whole;
 
 /// Says whether the caller may use a model.
@@ -62,6 +64,11 @@ pub struct Expect {
     pub max_buffered: usize,
     /// Bytes of one event of a stream; a larger one breaks the stream off.
     pub max_event: usize,
+    /// Counts the text that the upstream does not count.
+    pub tokenizer: Tokenizer,
+    /// Tokens that the upstream was told not to exceed, over all choices: a report of more is not
+    /// believed, unless there is as much text.
+    pub max_completion: Option<u64>,
 }
 
 impl Expect {
@@ -74,6 +81,8 @@ impl Expect {
             allow_model: None,
             max_buffered: 8 << 20,
             max_event: 1 << 20,
+            tokenizer: Tokenizer::Estimate { factor: 1.0 },
+            max_completion: None,
         }
     }
 }
@@ -86,7 +95,8 @@ impl fmt::Debug for Expect {
             .field("filters_models", &self.allow_model.is_some())
             .field("max_buffered", &self.max_buffered)
             .field("max_event", &self.max_event)
-            .finish()
+            .field("max_completion", &self.max_completion)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,7 +137,8 @@ impl Answer {
     #[must_use]
     pub fn new(expect: Expect, framing: Framing) -> Self {
         let body = Body::new(&expect, framing);
-        let reader = Reader::new(expect.shape, framing, expect.strip_usage);
+        let tokenizer = expect.tokenizer.clone();
+        let reader = Reader::new(expect.shape, framing, expect.strip_usage, tokenizer);
         Self { expect, framing, body, reader, broken: None }
     }
 
@@ -154,15 +165,25 @@ impl Answer {
         self.pass(chunk, eos).inspect_err(|broken| self.broken = Some(broken.denial.clone()))
     }
 
-    /// What the answer consumed: what was reported, and estimates for the rest. `prompt_estimate`
-    /// is in tokens, `wall` the time that the upstream took, `gpus` how many it runs on.
+    /// What the answer consumed so far: what was reported, and for the rest what was counted. The
+    /// count takes 20 µs for each KiB of text at most: it is meant for the end.
     #[must_use]
-    pub fn usage(&self, prompt_estimate: u64, wall: Duration, gpus: f64) -> Usage {
-        let mut tally = self.reader.tally;
-        if let Body::Whole(whole) = &self.body {
-            tally.add_text(whole.unread());
-        }
-        tally.usage(self.expect.shape, self.is_complete(), prompt_estimate, wall, gpus)
+    pub fn metered(&self, spent: &Spent) -> Metered {
+        let unread = if let Body::Whole(whole) = &self.body { whole.unread() } else { 0 };
+        let progress = Progress {
+            shape: self.expect.shape,
+            complete: self.is_complete(),
+            max_completion: self.expect.max_completion,
+            unread,
+        };
+        self.reader.tally.metered(progress, spent)
+    }
+
+    /// The least number of tokens that were generated so far, to be held against a ceiling after
+    /// each [`Self::push`]; it takes no time, and only grows.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.reader.tally.at_least()
     }
 
     /// How its body is cut into pieces.

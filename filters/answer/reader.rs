@@ -6,6 +6,7 @@ use super::facts::{Facts, UsageMember};
 use super::nesting::without_member;
 use super::tally::Tally;
 use super::{Framing, Shape, broken_off, ndjson, sse};
+use crate::usage::Tokenizer;
 use crate::verdict::Denial;
 
 /// The end mark of OpenAI's streams.
@@ -38,12 +39,17 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shape: Shape, framing: Framing, strip_usage: bool) -> Self {
+    pub(super) fn new(
+        shape: Shape,
+        framing: Framing,
+        strip_usage: bool,
+        tokenizer: Tokenizer,
+    ) -> Self {
         Self {
             shape,
             framing,
             strip_usage,
-            tally: Tally::default(),
+            tally: Tally::new(tokenizer),
             complete: false,
             failed: false,
             next_sequence: 0,
@@ -63,8 +69,9 @@ impl Reader {
             return Ok(Pass::Drop);
         }
         if self.framing == Framing::Sse && json.trim_ascii() == DONE {
-            // A Responses stream ends with an event; some servers add this all the same.
-            self.complete = self.shape != Shape::OpenAiResponses;
+            // These streams end with an event; some servers add this all the same.
+            self.complete =
+                !matches!(self.shape, Shape::OpenAiResponses | Shape::AnthropicMessages);
             return Ok(Pass::Keep);
         }
         let facts = Facts::of_event(self.shape, &json).map_err(unreadable)?;
@@ -82,11 +89,11 @@ impl Reader {
 
     /// Takes note of a whole body that was too large to be read.
     pub(super) fn unread_body(&mut self, bytes: u64) {
-        self.tally.add_text(bytes);
+        self.tally.add_unread(bytes);
         self.complete = true;
     }
 
-    fn note(&mut self, facts: &Facts) {
+    fn note(&mut self, facts: &Facts<'_>) {
         self.tally.add(facts);
         self.complete |= facts.ended;
         self.failed |= facts.failed;
@@ -101,7 +108,7 @@ impl Reader {
     /// `include_usage`, so they stay wherever a chunk stays. When it was asked for usage it moves
     /// them from the last chunk into the one that is dropped, and they are lost with it: a chunk
     /// without choices is what a client that did not ask for one does not expect.
-    fn without_usage(&self, event: &[u8], json: &[u8], facts: &Facts) -> Pass {
+    fn without_usage(&self, event: &[u8], json: &[u8], facts: &Facts<'_>) -> Pass {
         let strips = self.strip_usage && self.framing == Framing::Sse;
         match facts.usage {
             UsageMember::Alone if strips && !facts.failed => Pass::Drop,

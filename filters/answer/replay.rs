@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::tests::SPENT;
 use super::*;
+use crate::usage::Usage;
 
 /// Per recording: its shape, and what it reports of prompt tokens, completion tokens and seconds.
 type Recorded = (&'static str, Shape, Option<u64>, Option<u64>, Option<f64>);
@@ -46,6 +48,10 @@ const RECORDINGS: &[Recorded] = &[
     ("ollama-v1-models", Shape::OpenAiModels, None, None, None),
     ("ollama-v1-responses-stream", Shape::OpenAiResponses, Some(16), Some(8), None),
     ("ollama-v1-responses", Shape::OpenAiResponses, Some(16), Some(8), None),
+    ("ollama-v1-messages-stream", Shape::AnthropicMessages, Some(16), Some(8), None),
+    ("ollama-v1-messages", Shape::AnthropicMessages, Some(16), Some(8), None),
+    ("openai-messages-stream", Shape::AnthropicMessages, Some(37), Some(12), None),
+    ("openai-messages", Shape::AnthropicMessages, Some(37), Some(12), None),
     ("ollama-version", Shape::OllamaVersion, None, None, None),
     ("openai-chat-json-schema", Shape::OpenAiChat, Some(37), Some(22), Some(1.345455)),
     ("openai-chat-logprobs", Shape::OpenAiChat, Some(37), Some(2), Some(0.088066)),
@@ -64,8 +70,7 @@ const RECORDINGS: &[Recorded] = &[
     ("openai-responses", Shape::OpenAiResponses, Some(37), Some(12), None),
 ];
 
-const PROMPT_ESTIMATE: u64 = 1000;
-const WALL: Duration = Duration::from_secs(8);
+const PROMPT_ESTIMATE: u64 = SPENT.prompt.likely;
 
 #[test]
 fn recordings_pass_unchanged_and_usage_is_read() {
@@ -84,7 +89,7 @@ fn recordings_pass_unchanged_and_usage_is_read() {
 }
 
 fn check_usage(answer: &Answer, (name, shape, prompt, completion, seconds): &Recorded) {
-    let usage = answer.usage(PROMPT_ESTIMATE, WALL, 1.0);
+    let usage = answer.metered(&SPENT).usage;
     if !shape.computes() {
         assert_eq!(usage, Usage::default(), "{name}");
         return;
@@ -93,7 +98,7 @@ fn check_usage(answer: &Answer, (name, shape, prompt, completion, seconds): &Rec
     // The one recording with text and no count: seven pieces, 31 bytes.
     let uncounted = if *name == "ollama-v1-chat-stream" { 8 } else { 0 };
     assert_eq!(usage.completion_tokens, completion.unwrap_or(uncounted), "{name}");
-    let seconds_off = usage.gpu_seconds - seconds.unwrap_or(WALL.as_secs_f64());
+    let seconds_off = usage.gpu_seconds - seconds.unwrap_or(SPENT.gpu_seconds());
     assert!(seconds_off.abs() < 1e-9, "{name}: {usage:?}");
     let reported = prompt.is_some() && seconds.is_some();
     let reported = reported && (completion.is_some() || !shape.generates());
@@ -121,7 +126,7 @@ fn recordings_without_hidden_usage_are_as_if_it_had_not_been_asked_for() {
         let seen = String::from_utf8(exchange.body()).unwrap();
         assert!(seen.contains("\"usage\"") && !sent.contains("\"usage\""), "{name}");
         assert!(!sent.contains("\"choices\":[]") && sent.ends_with("data: [DONE]\n\n"), "{name}");
-        assert!(answer.usage(PROMPT_ESTIMATE, WALL, 1.0).prompt_tokens < PROMPT_ESTIMATE, "{name}");
+        assert!(answer.metered(&SPENT).usage.prompt_tokens < PROMPT_ESTIMATE, "{name}");
         let texts = |stream: &str| stream.matches("\"delta\":{").count();
         assert_eq!(texts(&sent), texts(&seen), "{name}");
     }

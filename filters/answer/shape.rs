@@ -11,6 +11,8 @@ pub enum Shape {
     OpenAiCompletions,
     /// `POST /v1/responses`
     OpenAiResponses,
+    /// `POST /v1/messages`
+    AnthropicMessages,
     /// `POST /v1/embeddings`
     OpenAiEmbeddings,
     /// `GET /v1/models`
@@ -46,6 +48,7 @@ impl Shape {
             Self::OpenAiChat
                 | Self::OpenAiCompletions
                 | Self::OpenAiResponses
+                | Self::AnthropicMessages
                 | Self::OllamaChat
                 | Self::OllamaGenerate
         )
@@ -67,9 +70,10 @@ impl Shape {
     /// The framing of the streamed form, if there is one.
     const fn stream(self) -> Option<Framing> {
         match self {
-            Self::OpenAiChat | Self::OpenAiCompletions | Self::OpenAiResponses => {
-                Some(Framing::Sse)
-            }
+            Self::OpenAiChat
+            | Self::OpenAiCompletions
+            | Self::OpenAiResponses
+            | Self::AnthropicMessages => Some(Framing::Sse),
             Self::OllamaChat | Self::OllamaGenerate => Some(Framing::NdJson),
             Self::OpenAiEmbeddings
             | Self::OpenAiModels

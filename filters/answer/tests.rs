@@ -1,8 +1,18 @@
 //! Properties of answers as a whole: any split gives the same, no half event, no false end.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::usage::{PromptEstimate, Usage};
+
+pub(super) const SPENT: Spent = Spent {
+    prompt: PromptEstimate { raw: 900, likely: 1000, upper: 1200 },
+    wall: Duration::from_secs(8),
+    gpus: 1.0,
+    count_load: false,
+};
 
 /// What a client gets, and how the answer stands then.
 #[derive(Debug, PartialEq)]
@@ -27,7 +37,7 @@ fn run(expect: &Expect, framing: Framing, pieces: &[&[u8]]) -> Outcome {
             }
         }
     }
-    let usage = answer.usage(1000, Duration::from_secs(8), 1.0);
+    let usage = answer.metered(&SPENT).usage;
     Outcome { sent, broken, complete: answer.is_complete(), usage }
 }
 
@@ -285,7 +295,7 @@ fn lists_are_held_back_and_filtered() {
     assert_eq!(answer.push(&Bytes::from(head), false).unwrap(), "");
     assert_eq!(answer.push(&Bytes::from(tail), true).unwrap(), r#"{"models":[{"name":"a"}]}"#);
     assert!(answer.is_complete());
-    assert_eq!(answer.usage(1000, Duration::from_secs(8), 1.0), Usage::default());
+    assert_eq!(answer.metered(&SPENT).usage, Usage::default());
 
     expect.max_buffered = 10;
     let outcome = run(&expect, Framing::Json, &[head.as_bytes(), tail.as_bytes()]);

@@ -8,10 +8,7 @@ use crate::accounts::directory::Proof;
 use crate::accounts::permission::Credential;
 use crate::authz::Layer;
 use crate::quota::{Level, Limits, Subject};
-use crate::snapshot::RoleRights;
-
-/// A meter that the caller's requests count on.
-pub(crate) type Meter = (Level, Subject, Arc<Limits>);
+use crate::snapshot::{Meter, RoleRights};
 
 /// An identified caller.
 #[derive(Clone)]

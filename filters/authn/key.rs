@@ -76,18 +76,17 @@ fn of(snapshot: &Snapshot, person: &Person, id: KeyId, entry: &KeyEntry) -> Iden
     metered(snapshot, identity, id, entry)
 }
 
-/// The quota of the key itself. A name that the configuration has no longer is the default quota: a
-/// key that was bounded never becomes unbounded.
+/// The quota of the key itself; without one it has no limits but those that operators may set. A
+/// name that the configuration has no longer is the default quota: a key that was bounded never
+/// becomes unbounded.
 pub(super) fn metered(
     snapshot: &Snapshot,
     identity: Identity,
     id: KeyId,
     entry: &KeyEntry,
 ) -> Identity {
-    match &entry.rights.quota {
-        Some(name) => identity.metered(&id.to_string(), snapshot.quota(name)),
-        None => identity,
-    }
+    let quota = entry.rights.quota.as_deref();
+    identity.metered(&id.to_string(), quota.map(|name| snapshot.quota(name)).unwrap_or_default())
 }
 
 /// A key that the environment gave.
@@ -97,8 +96,9 @@ fn of_environment(snapshot: &Snapshot, key: &ApiKey) -> Option<Identity> {
     let rights = snapshot.rights(environment.role);
     let identity = Identity::new(Arc::from(USER), environment.role, rights, Credential::Key);
     let proof = Proof { ids: vec![environment_id(key.id())], ..Proof::default() };
-    let identity = identity.within(Arc::clone(&environment.layer)).by(key.id().to_string());
-    Some(identity.proved(proof))
+    let id = key.id().to_string();
+    let identity = identity.within(Arc::clone(&environment.layer)).metered(&id, Arc::default());
+    Some(identity.by(id).proved(proof))
 }
 
 /// By which id a key of the environment is revoked: it is in no table of keys.

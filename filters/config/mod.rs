@@ -15,6 +15,7 @@ use std::path::Path;
 
 mod access;
 mod check;
+mod counters;
 mod diagnostic;
 mod environment;
 mod explain;
@@ -40,11 +41,12 @@ pub use access::{
     ApiKey, Auth, AuthMode, EnvironmentKeys, KeyDigest, LlmTokenAlgorithm, Login, Mfa,
     PasswordProfile, User,
 };
+pub use counters::{Counters, CountersBackend, CountersFailure, MeterFailure, RedisMode};
 pub use diagnostic::{Problem, Problems, Source};
 pub use firewall::{DataAction, Firewall, InjectionAction, PiiKind, Policy, ScannerFailure};
 pub use keys::{Accepted, AcceptedKey, KeyKind, SecretRefs};
 pub use oidc::{Oidc, OidcAlgorithm};
-pub use quota::Quota;
+pub use quota::{ModelQuota, Quota, SharedQuotas};
 pub use resolve::Secrets;
 pub use roles::{Role, RoleName, Roles, SCOPES};
 pub use secret::{PasswordRef, SecretRef};
@@ -54,7 +56,7 @@ pub use types::{
     Admin, Audit, AuditFailure, Caps, Config, Limits, Listener, Log, LogFormat, LogLevel, Server,
     Telemetry, Tls,
 };
-pub use upstream::{Endpoint, Match, Route, Upstream, UpstreamKind};
+pub use upstream::{Endpoint, Match, Queue, Route, Upstream, UpstreamKind};
 pub use url::WebUrl;
 
 /// Reads a duration as it is written in a config: `500ms`, `10s`, `5m`, `1h`, `90d`.

@@ -6,6 +6,7 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::access::Auth;
+use super::counters::Counters;
 use super::diagnostic::{Problems, Report};
 use super::environment;
 use super::keys::{Accepted, AcceptedKey, KeyKind};
@@ -33,6 +34,8 @@ pub struct Secrets {
     pub accepted: Vec<AcceptedKey>,
     /// Where the store is.
     pub store: StorePlace,
+    /// The password of the counters' server.
+    pub counters_password: Option<SecretString>,
     /// Whole API keys from the environment, well formed and with different ids; `API_KEY` first.
     pub environment_keys: Vec<SecretString>,
     /// Keys of services that sign, by the name of the service.
@@ -87,6 +90,7 @@ impl Resolver<'_> {
             ),
             accepted: self.accepted(&refs.accept),
             store: self.store(&config.store.url),
+            counters_password: self.counters(&config.counters),
             environment_keys: self.environment_keys(&config.auth),
             service_secrets: self.services(&config.auth),
             upstream_keys: self.upstreams(config),
@@ -120,6 +124,10 @@ impl Resolver<'_> {
         };
         let place = url.and_then(|url| StorePlace::parse(url.expose_secret()).ok());
         place.unwrap_or_default()
+    }
+
+    fn counters(&mut self, counters: &Counters) -> Option<SecretString> {
+        self.one(counters.password.as_ref()?, "counters.password", strength::anything)
     }
 
     fn environment_keys(&mut self, auth: &Auth) -> Vec<SecretString> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::quota::default_name;
 
 /// The scopes that exist. `llm:*` stands for all with that prefix, `*` for all.
-pub const SCOPES: [&str; 8] = [
+pub const SCOPES: [&str; 9] = [
     "llm:generate",
     "llm:embed",
     "models:read",
@@ -13,6 +13,7 @@ pub const SCOPES: [&str; 8] = [
     "scan",
     "audit:read",
     "users:write",
+    "quotas:write",
     "metrics:read",
 ];
 
@@ -82,6 +83,7 @@ impl Default for Roles {
                 "models:read",
                 "scan",
                 "users:write",
+                "quotas:write",
                 "audit:read",
                 "metrics:read",
             ]),
@@ -102,12 +104,19 @@ pub struct Role {
     /// The quota of each user with this role.
     #[serde(default = "default_name")]
     pub quota: String,
+    /// The share of an upstream's queue that each user with this role has, against others.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 impl Role {
     fn with(scopes: &[&str]) -> Self {
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
-        Self { scopes, models: every_model(), quota: default_name() }
+        Self { scopes, models: every_model(), quota: default_name(), weight: 1 }
     }
 }
 

@@ -12,10 +12,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::access::Auth;
+use super::counters::Counters;
 use super::diagnostic::Source;
 use super::firewall::Firewall;
 use super::keys::SecretRefs;
-use super::quota::{self, Quota};
+use super::quota::{self, Quota, SharedQuotas};
 use super::roles::Roles;
 use super::store::Store;
 use super::units;
@@ -48,6 +49,10 @@ pub struct Config {
     /// How much a user may use, by name; `default` is always there.
     #[serde(deserialize_with = "quota::quotas")]
     pub quotas: BTreeMap<String, Quota>,
+    /// Quotas that several callers share.
+    pub shared_quotas: SharedQuotas,
+    /// Where quotas are counted.
+    pub counters: Counters,
     /// What one request may ask for.
     pub caps: Caps,
     /// What prompts and answers may hold.
@@ -75,6 +80,8 @@ impl Default for Config {
             auth: Auth::default(),
             roles: Roles::default(),
             quotas: quota::default_quotas(),
+            shared_quotas: SharedQuotas::default(),
+            counters: Counters::default(),
             caps: Caps::default(),
             firewall: Firewall::default(),
             audit: Audit::default(),

@@ -46,6 +46,14 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// GPU-seconds charged per second of wall time, where it reports no durations.
     pub gpus: f64,
+    /// A `tokenizer.json` that counts the tokens of its models where it does not report them.
+    pub tokenizer: Option<PathBuf>,
+    /// Whether the time that Ollama takes to load a model is charged as GPU time.
+    pub count_load: bool,
+    /// Requests that it works on at one time; the others wait in `queue`. None is no limit.
+    pub concurrent: Option<u32>,
+    /// Who waits for it, and for how long.
+    pub queue: Queue,
 }
 
 impl Upstream {
@@ -70,7 +78,31 @@ impl Default for Upstream {
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             gpus: 1.0,
+            tokenizer: None,
+            count_load: false,
+            concurrent: None,
+            queue: Queue::default(),
         }
+    }
+}
+
+/// Who waits for an upstream that works on as many requests as it may. Users take turns, by the
+/// weights of their roles.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// Requests that wait at one time.
+    pub waiting: usize,
+    /// Of these, requests of one user.
+    pub per_user: usize,
+    /// How long a request waits before it is refused.
+    #[serde(with = "units::word")]
+    pub deadline: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { waiting: 128, per_user: 32, deadline: Duration::from_secs(30) }
     }
 }
 

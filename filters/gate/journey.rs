@@ -1,6 +1,7 @@
 //! The journey up to the upstream: the rooms in their order, each taking what only the one before it
 //! can make.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::Gate;
+use super::reserve::{Wish, fit};
 use crate::authn::{self, Caller, Identified, Identity};
 use crate::authz::{self, Grant};
 use crate::body::{self, Held};
@@ -18,8 +20,8 @@ use crate::edge::{self, Admitted, Head};
 use crate::metrics::Room;
 use crate::own::{OwnAnswer, OwnCall, OwnOutcome};
 use crate::prompt::Prompt;
-use crate::quota::{Charge, Demand, GpuSpeed, Reservation, estimate_prompt_tokens};
-use crate::surface::{self, Access, Dialect, Operation, OwnOp, Target};
+use crate::surface::{self, Access, Dialect, Listener, Operation, OwnOp, Target};
+use crate::usage::{PromptEstimate, estimate_prompt_tokens};
 use crate::verdict::{Denial, Reason};
 
 /// Bodies of own endpoints are small; texts to be scanned are not.
@@ -51,16 +53,19 @@ impl Gate {
         let identity = identified.map(|identified| identified.with_body(&bytes)).transpose()?;
         ctx.leave(Room::Body);
         ctx.trace.input_length = Some(bytes.len() as u64);
+        let address = admitted.client();
         match (operation.target, identity) {
             (Target::Own(op), identity) => {
                 let asked = Asked { op, named: named.as_deref(), bytes };
                 self.call(session, ctx, asked, &admitted, identity.as_ref()).await.map(Some)
             }
             (Target::Upstream(_), Some(identity)) if operation.takes_body() => {
-                self.prepare(ctx, operation, &identity, &bytes, held).await.map(|()| None)
+                self.prepare(ctx, operation, &identity, address, &bytes, held).await?;
+                self.take_turn(session, ctx).await.map(|()| None)
             }
             (Target::Upstream(_), Some(identity)) => {
-                self.prepare_read(ctx, operation, &identity, named).await.map(|()| None)
+                self.prepare_read(ctx, operation, &identity, address, named).await?;
+                self.take_turn(session, ctx).await.map(|()| None)
             }
             (Target::Upstream(_), None) => Err(authn::missing()),
         }
@@ -174,8 +179,13 @@ impl Gate {
         admitted: &Admitted,
         identity: Option<&Arc<Identity>>,
     ) -> Result<OwnAnswer, Denial> {
-        let reservation = match identity {
-            Some(identity) => Some(self.reserve(ctx, identity, Charge::default()).await?),
+        // Operators are not limited where they can set the limits: or one could lock them out.
+        let counted = self.policy.listener == Listener::Public;
+        let reservation = match identity.filter(|_| counted) {
+            Some(identity) => {
+                let address = admitted.client();
+                Some(self.reserve(ctx, identity, address, Wish::NOTHING).await?)
+            }
             None => None,
         };
         let headers = &session.req_header().headers;
@@ -194,9 +204,7 @@ impl Gate {
         };
         let OwnOutcome { user, details, result } = self.own.call(call).await;
         ctx.trace.details = details;
-        if let Some(reservation) = reservation {
-            reservation.settle(Charge::default()).await;
-        }
+        drop(reservation);
         ctx.trace.user = user.or(ctx.trace.user.take());
         result
     }
@@ -207,24 +215,31 @@ impl Gate {
         ctx: &mut Ctx,
         operation: &'static Operation,
         identity: &Arc<Identity>,
+        address: IpAddr,
         bytes: &Bytes,
         held: Held,
     ) -> Result<(), Denial> {
         let mut prompt = parse(ctx, operation, bytes).await?;
-        let grant = authz::grant(&ctx.snapshot, identity, &mut prompt)?;
+        let mut grant = authz::grant(&ctx.snapshot, identity, &mut prompt)?;
         note_grant(ctx, &grant);
         check_route_limit(&grant, bytes.len())?;
         ctx.leave(Room::Authz);
         let texts = prompt.pieces().iter().map(|piece| piece.text.as_str());
-        let prompt_estimate = estimate_prompt_tokens(texts);
-        let estimate = estimate(&grant, &prompt, prompt_estimate);
-        let reservation = self.reserve(ctx, identity, estimate).await?;
+        let raw = estimate_prompt_tokens(texts);
+        let estimate = self.state.learned.prompt(grant.model(), raw);
+        let opaque = prompt.has_opaque_content();
+        let prompt_estimate = if opaque { estimate.opaque() } else { estimate };
+        let wish = Wish::of(&grant, &prompt, prompt_estimate.upper, &self.state.learned);
+        let reservation = self.reserve(ctx, identity, address, wish).await?;
+        fit(&mut grant, &mut prompt, &reservation, ctx);
+        self.state.learned.tokenizer(grant.model()).warm();
         ctx.leave(Room::Quota);
         let streams = prompt.streams();
         let strip_usage = streams && operation.reports_usage_on_request() && !prompt.wants_usage();
         if strip_usage {
             prompt.ask_for_usage();
         }
+        let answers = prompt.answers();
         let cleared = Some(clear(ctx, &grant, prompt).await?);
         let entry = self.state.exchanges.enter(identity.proof(), &self.state.directory)?;
         ctx.stage = Stage::Cleared(Box::new(Exchange {
@@ -234,9 +249,12 @@ impl Gate {
             cleared,
             streams,
             strip_usage,
+            answers,
             prompt_estimate,
             attempts: 0,
             sent: 0,
+            watch: None,
+            turn: None,
             _held: held,
             _counted: self.state.metrics.reservation_open(),
             entry,
@@ -250,12 +268,13 @@ impl Gate {
         ctx: &mut Ctx,
         operation: &'static Operation,
         identity: &Arc<Identity>,
+        address: IpAddr,
         model: Option<String>,
     ) -> Result<(), Denial> {
         let grant = authz::grant_read(&ctx.snapshot, identity, operation, model.as_deref())?;
         note_grant(ctx, &grant);
         let path = operation.path.replace("{model}", grant.model());
-        let reservation = self.reserve(ctx, identity, Charge::default()).await?;
+        let reservation = self.reserve(ctx, identity, address, Wish::read(&grant)).await?;
         let entry = self.state.exchanges.enter(identity.proof(), &self.state.directory)?;
         ctx.stage = Stage::Cleared(Box::new(Exchange {
             grant,
@@ -264,37 +283,17 @@ impl Gate {
             path,
             streams: false,
             strip_usage: false,
-            prompt_estimate: 0,
+            answers: 0,
+            prompt_estimate: PromptEstimate::default(),
             attempts: 0,
             sent: 0,
+            watch: None,
+            turn: None,
             _held: Held::default(),
             _counted: self.state.metrics.reservation_open(),
             entry,
         }));
         Ok(())
-    }
-
-    async fn reserve(
-        &self,
-        ctx: &mut Ctx,
-        identity: &Identity,
-        estimate: Charge,
-    ) -> Result<Reservation, Denial> {
-        let mut demand = Demand::new(ctx.id.as_u128(), estimate);
-        for (level, subject, limits) in identity.meters() {
-            demand = demand.level(*level, *subject, Arc::clone(limits));
-        }
-        match self.state.counters.reserve(demand).await {
-            Ok(reservation) => {
-                ctx.trace.quota = Some(reservation.view());
-                Ok(reservation)
-            }
-            Err(refusal) => {
-                self.state.metrics.quota_refused(refusal.meter().name());
-                ctx.trace.quota = Some(refusal.view());
-                Err(Denial::from(&refusal))
-            }
-        }
     }
 }
 
@@ -361,13 +360,5 @@ fn check_route_limit(grant: &Grant, length: usize) -> Result<(), Denial> {
             format!("the body is larger than {limit} bytes"),
         )),
         _ => Ok(()),
-    }
-}
-
-fn estimate(grant: &Grant, prompt: &Prompt, prompt_tokens: u64) -> Charge {
-    let completion = grant.max_tokens().saturating_mul(prompt.answers());
-    Charge {
-        tokens: prompt_tokens.saturating_add(completion),
-        gpu_ms: GpuSpeed::default().estimate_gpu_ms(prompt_tokens, completion),
     }
 }

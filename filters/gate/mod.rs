@@ -1,13 +1,17 @@
 //! The gate: one short method for each of Pingora's hooks. Only this module knows the order of the
 //! rooms; anyone's own `ProxyHttp` becomes a Portcullis by calling these methods from its hooks.
 
+mod ceiling;
 mod empty;
 mod journey;
 mod record;
 mod relay;
+mod reserve;
 mod settle;
+mod wait;
 mod write;
 
+pub(crate) use ceiling::Watch;
 pub(crate) use settle::abandon;
 
 use std::sync::Arc;
@@ -184,6 +188,9 @@ impl Gate {
         let id = ctx.id.to_string();
         let Stage::Cleared(exchange) = &mut ctx.stage else { return Err(out_of_order()) };
         exchange.sent = self.state.clock.monotonic_ns();
+        if exchange.watch.is_none() {
+            exchange.watch = ceiling::watch(exchange, &self.state.metrics);
+        }
         let upstream = exchange.grant.route().upstream();
         let attempt = exchange.attempts.saturating_sub(1);
         let endpoint = upstream.endpoint(attempt).ok_or_else(out_of_order)?;
@@ -289,18 +296,22 @@ impl Gate {
     }
 
     /// For `logging`: settles the reservation and writes the one audit record.
-    pub async fn logging(&self, error: Option<&Error>, ctx: &mut Ctx) {
+    pub fn logging(&self, error: Option<&Error>, ctx: &mut Ctx) {
         let left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         if let Some((reservation, charge)) = settle::due(ctx, left) {
-            reservation.settle(charge).await;
+            reservation.settle(charge);
         }
         record::finish(ctx);
     }
 
     /// What the answer to an exchange is expected to be.
-    fn expect(exchange: &Exchange, operation: &Operation) -> Option<Expect> {
+    fn expect(&self, exchange: &Exchange, operation: &Operation) -> Option<Expect> {
         let Target::Upstream(shape) = operation.target else { return None };
         let mut expect = Expect::new(shape);
+        let (grant, upstream) = (&exchange.grant, exchange.grant.route().upstream());
+        let given = upstream.tokenizer.clone();
+        expect.tokenizer = given.unwrap_or_else(|| self.state.learned.tokenizer(grant.model()));
+        expect.max_completion = Some(grant.max_tokens().saturating_mul(exchange.answers));
         expect.strip_usage = exchange.strip_usage;
         if shape.lists_models() {
             let identity = Arc::clone(exchange.grant.identity());

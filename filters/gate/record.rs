@@ -49,6 +49,10 @@ fn record(ctx: &mut Ctx) -> AuditRecord {
     for (name, value) in &trace.details {
         record.detail(name, value.as_str());
     }
+    if let Some(queued) = trace.queued {
+        let ms = u64::try_from(queued.as_millis()).unwrap_or(u64::MAX);
+        record.detail("queue_ms", ms);
+    }
     if trace.status > 0 {
         record.detail("status", trace.status);
     }
@@ -127,7 +131,15 @@ const fn own_operation(op: OwnOp) -> Operation {
         | OwnOp::UserSessions
         | OwnOp::UserKeys
         | OwnOp::UserKeyCreate => Operation::Account,
-        OwnOp::EmergencyRevoke => Operation::Incident,
+        OwnOp::Quotas
+        | OwnOp::QuotaShow
+        | OwnOp::QuotaSet
+        | OwnOp::QuotaUnset
+        | OwnOp::QuotaReset => Operation::Configuration,
+        OwnOp::EmergencyRevoke
+        | OwnOp::EmergencyLimits
+        | OwnOp::EmergencyLimitsSet
+        | OwnOp::EmergencyLimitsClear => Operation::Incident,
         OwnOp::Scan
         | OwnOp::Jwks
         | OwnOp::OpenApi
@@ -141,6 +153,8 @@ const fn own_operation(op: OwnOp) -> Operation {
 fn status(trace: &Trace) -> Status {
     match &trace.denial {
         Some(denial) => match denial.reason() {
+            // The client left while it waited for its turn.
+            Reason::RequestTimeout if trace.aborted => Status::Aborted,
             Reason::InvalidCredentials
             | Reason::MfaRequired
             | Reason::UpstreamUnavailable

@@ -1,14 +1,12 @@
 //! What an exchange is charged, however it ends.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::record;
+use super::{ceiling, record};
 use crate::context::{Ctx, Exchange, Relay, Stage};
 use crate::quota::{Charge, Reservation};
-use crate::usage::Usage;
+use crate::usage::{Metered, Spent, Unanswered};
+use crate::verdict::{Denial, Reason};
 
 /// Ends the exchange, and says what is to be charged on which reservation. `left` is whether the
 /// client went away.
@@ -20,23 +18,13 @@ pub(super) fn due(ctx: &mut Ctx, left: bool) -> Option<(Reservation, Charge)> {
         Stage::Answering(exchange, reply) => {
             ctx.trace.aborted = left && reply.broken.is_none();
             let Relay::Answer(answer) = &reply.relay else { return None };
-            let (wall, gpus) = cost(&exchange, ctx);
-            let usage = answer.usage(exchange.prompt_estimate, wall, gpus);
-            (exchange, usage)
+            let metered = answer.metered(&spent(&exchange, ctx));
+            learn(&exchange, &metered, ctx);
+            (exchange, metered.usage)
         }
         Stage::Cleared(exchange) => {
             ctx.trace.aborted = left;
-            if !left || exchange.sent == 0 {
-                return None;
-            }
-            // The prompt was read, as far as anyone can tell.
-            let (wall, gpus) = cost(&exchange, ctx);
-            let usage = Usage {
-                prompt_tokens: exchange.prompt_estimate,
-                completion_tokens: 0,
-                gpu_seconds: wall.as_secs_f64() * gpus,
-                estimated: true,
-            };
+            let usage = unanswered(&exchange, ctx, left).usage(&spent(&exchange, ctx))?;
             (exchange, usage)
         }
         Stage::Arrived => {
@@ -46,8 +34,35 @@ pub(super) fn due(ctx: &mut Ctx, left: bool) -> Option<(Reservation, Charge)> {
         Stage::Answered => return None,
     };
     ctx.trace.usage = Some(usage);
-    let charge = Charge { tokens: usage.total_tokens(), gpu_ms: usage.gpu_millis() };
+    let charge = Charge {
+        prompt: usage.prompt_tokens,
+        completion: usage.completion_tokens,
+        gpu_ms: usage.gpu_millis(),
+    };
+    let charge = ceiling::bounded(&exchange, charge);
     Some((exchange.reservation, charge))
+}
+
+/// How a request ended of which no answer has begun.
+fn unanswered(exchange: &Exchange, ctx: &Ctx, left: bool) -> Unanswered {
+    let reason = ctx.trace.denial.as_ref().map(Denial::reason);
+    match reason {
+        _ if exchange.sent == 0 => Unanswered::NotSent,
+        _ if left || exchange.entry.denial().is_some() => Unanswered::Left,
+        Some(Reason::UpstreamTimeout) => Unanswered::TimedOut,
+        Some(_) | None => Unanswered::Failed,
+    }
+}
+
+/// What the next requests for the model are estimated by; the rest of it is for the record.
+fn learn(exchange: &Exchange, metered: &Metered, ctx: &mut Ctx) {
+    let (grant, upstream) = (&exchange.grant, exchange.grant.route().upstream());
+    let learned = &ctx.state.learned;
+    learned.observe(&upstream.name, grant.model(), exchange.prompt_estimate, metered);
+    let counts =
+        [("cached_tokens", metered.cached_tokens), ("reasoning_tokens", metered.reasoning_tokens)];
+    let counts = counts.into_iter().filter_map(|(name, n)| Some((name, n?.to_string())));
+    ctx.trace.details.extend(counts);
 }
 
 /// Ends a request that Pingora has dropped without its last hook.
@@ -58,16 +73,18 @@ pub(crate) fn abandon(ctx: &mut Ctx) {
         ctx.trace.denial = Some(denial);
     }
     if let Some((reservation, charge)) = due(ctx, true) {
-        // Nobody can wait here. The store in memory settles at once; one on the network frees the
-        // hold by its lease.
-        let settling = pin!(reservation.settle(charge));
-        let _settled = settling.poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        reservation.settle(charge);
     }
     record::finish(ctx);
 }
 
-fn cost(exchange: &Exchange, ctx: &Ctx) -> (Duration, f64) {
+fn spent(exchange: &Exchange, ctx: &Ctx) -> Spent {
     let now = ctx.state.clock.monotonic_ns();
-    let wall = Duration::from_nanos(now.saturating_sub(exchange.sent));
-    (wall, exchange.grant.route().upstream().gpus)
+    let upstream = exchange.grant.route().upstream();
+    Spent {
+        prompt: exchange.prompt_estimate,
+        wall: Duration::from_nanos(now.saturating_sub(exchange.sent)),
+        gpus: upstream.gpus,
+        count_load: upstream.count_load,
+    }
 }

@@ -4,58 +4,132 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::charge::{Charge, Resource};
 use super::gcra::Rate;
-use super::window::PerWindow;
+use super::window::Window;
 
-/// The limits of one subject; what is `None` has no limit.
+/// Limits of one subject. What is left out is not limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made from the configuration")]
 pub struct Limits {
-    /// Pacing of requests.
-    pub requests: Option<Rate>,
-    /// Prompt and completion tokens in a window.
-    pub tokens: PerWindow<Option<u64>>,
-    /// GPU time in a window, in milliseconds.
-    pub gpu_ms: PerWindow<Option<u64>>,
+    /// How fast requests may come.
+    pub pace: Option<Rate>,
     /// Requests that run at one time.
     pub concurrent: Option<u32>,
+    /// What may be used in a window.
+    pub ceilings: Vec<Ceiling>,
 }
 
-/// On whose account a limit stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+impl Limits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.pace.is_none() && self.concurrent.is_none() && self.ceilings.is_empty()
+    }
+
+    /// A part of every limit, rounded down, but of no limit less than 1: the share of one gateway
+    /// of several, or what is left in an emergency.
+    #[must_use]
+    pub fn divided_by(&self, parts: u32) -> Self {
+        let parts = parts.max(1);
+        let part = |limit: u64| (limit / u64::from(parts)).max(limit.min(1));
+        let ceiling = |c: &Ceiling| Ceiling { limit: part(c.limit), ..*c };
+        Self {
+            pace: self.pace.map(|rate| rate.divided_by(parts)),
+            concurrent: self.concurrent.map(|limit| (limit / parts).max(limit.min(1))),
+            ceilings: self.ceilings.iter().map(ceiling).collect(),
+        }
+    }
+}
+
+/// The most of a resource that may be used in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made from the configuration")]
+pub struct Ceiling {
+    /// Of what.
+    pub resource: Resource,
+    /// In which time.
+    pub window: Window,
+    /// How much: requests, tokens, or milliseconds of GPU time.
+    pub limit: u64,
+}
+
+/// On what a meter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "a new level must be thought about in every refusal")]
 pub enum Level {
-    /// The user, over all of their keys and tokens.
+    /// All requests of a user.
     User,
-    /// One API key.
+    /// All requests with a key.
     Key,
+    /// All requests of users with a role.
+    Role,
+    /// All requests for a model.
+    Model,
+    /// All requests to an upstream.
+    Upstream,
+    /// All requests from an address; of IPv6 from a network of 64 bits.
+    Address,
+    /// All requests.
+    Global,
 }
 
 impl Level {
-    /// The stable name, for audit records.
+    /// All of them, from the narrowest to the widest.
+    pub const ALL: [Self; 7] = [
+        Self::User,
+        Self::Key,
+        Self::Role,
+        Self::Model,
+        Self::Upstream,
+        Self::Address,
+        Self::Global,
+    ];
+
+    /// The name that the configuration, the CLI and records use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Key => "key",
+            Self::Role => "role",
+            Self::Model => "model",
+            Self::Upstream => "upstream",
+            Self::Address => "address",
+            Self::Global => "global",
         }
     }
 
-    /// The name in a message to the caller.
+    /// The level of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// How refusals call it, after "for".
     pub(super) const fn noun(self) -> &'static str {
         match self {
-            Self::User => "user",
-            Self::Key => "API key",
+            Self::User => "this user",
+            Self::Key => "this API key",
+            Self::Role => "this role",
+            Self::Model => "this model",
+            Self::Upstream => "this upstream",
+            Self::Address => "this address",
+            Self::Global => "this gateway",
         }
     }
 }
 
-/// Whose meters: a digest of the level and the id, of the same size however long the id is.
+/// Whose meter it is: 128 bits of the SHA-256 of the level and the id.
 ///
-/// It is 128 bits of SHA-256, so two ids do not share a meter, and the same in every process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A meter takes the same memory however long names are, and subjects of two levels never meet.
+// Packed: at the alignment of a u128 a table of subjects would be a third larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(Rust, packed(8))]
 pub struct Subject(u128);
 
 impl Subject {
-    /// The subject with this id; a user and a key with equal ids are different subjects.
+    /// The subject with an id, at a level.
     #[must_use]
     pub fn new(level: Level, id: &str) -> Self {
         let digest = Sha256::new().chain_update(level.name()).chain_update([0]).chain_update(id);
@@ -63,60 +137,48 @@ impl Subject {
         Self(high.fold(0, |bits, byte| bits << 8 | u128::from(byte)))
     }
 
-    /// A number from 0 to `parts` - 1, evenly spread. There must be at least one part.
-    pub(super) const fn part_of(self, parts: usize) -> usize {
-        self.0 as usize % parts
+    /// The subject as a number.
+    #[must_use]
+    pub const fn number(self) -> u128 {
+        self.0
     }
 }
 
-/// Tokens and GPU time, estimated or real.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Charge {
-    /// Prompt and completion tokens.
-    pub tokens: u64,
-    /// GPU time in milliseconds.
-    pub gpu_ms: u64,
-}
-
-impl Charge {
-    pub(super) const fn plus(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens.saturating_add(other.tokens),
-            gpu_ms: self.gpu_ms.saturating_add(other.gpu_ms),
-        }
-    }
-
-    /// What this is over the other; nothing where it is less.
-    pub(super) const fn over(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens.saturating_sub(other.tokens),
-            gpu_ms: self.gpu_ms.saturating_sub(other.gpu_ms),
-        }
-    }
-}
-
-/// One request to be admitted.
+/// A request for room on the meters of all its levels.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Demand {
-    /// The id of the request; names the hold in a store that several processes share.
+    /// The request, by which a shared store settles it.
     pub request_id: u128,
-    /// The most that the request is expected to cost: prompt plus `max_tokens`, and their GPU time.
+    /// What it will probably cost. It gets this much if there is so much room.
     pub estimate: Charge,
+    /// What it must have at least, or it is refused. The prompt is the same as in the estimate: it
+    /// cannot be made shorter.
+    pub least: Charge,
     levels: Vec<Metered>,
 }
 
 impl Demand {
-    /// A request that no level limits yet.
+    /// A demand for this much or nothing, which counts nowhere yet.
     #[must_use]
     pub const fn new(request_id: u128, estimate: Charge) -> Self {
-        Self { request_id, estimate, levels: Vec::new() }
+        Self { request_id, estimate, least: estimate, levels: Vec::new() }
     }
 
-    /// Adds a subject that the request counts for. One that is there already is not added again,
-    /// for it would pay twice.
+    /// A demand that takes less, but not less than this, where there is not room for all.
+    #[must_use]
+    pub fn at_least(mut self, completion: u64, gpu_ms: u64) -> Self {
+        self.least.completion = completion.min(self.estimate.completion);
+        self.least.gpu_ms = gpu_ms.min(self.estimate.gpu_ms);
+        self
+    }
+
+    /// Counts on this subject too, within its limits. A subject counts once, however often it is
+    /// named, with its first limits; one without limits does not count.
     #[must_use]
     pub fn level(mut self, level: Level, subject: Subject, limits: Arc<Limits>) -> Self {
-        if self.levels.iter().all(|metered| metered.subject != subject) {
+        let known = self.levels.iter().any(|metered| metered.subject == subject);
+        if !known && !limits.is_empty() {
             self.levels.push(Metered { level, subject, limits });
         }
         self
@@ -125,9 +187,13 @@ impl Demand {
     pub(super) fn levels(&self) -> &[Metered] {
         &self.levels
     }
+
+    pub(super) fn into_levels(self) -> Vec<Metered> {
+        self.levels
+    }
 }
 
-/// A subject and the limits that hold for it.
+/// One level of a demand.
 #[derive(Clone, Debug)]
 pub(super) struct Metered {
     pub(super) level: Level,
@@ -157,13 +223,45 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_that_is_named_twice_is_listed_once() {
-        let (alice, limits) = (Subject::new(Level::User, "alice"), Arc::<Limits>::default());
+    fn a_subject_that_is_named_twice_is_listed_once_and_one_without_limits_not_at_all() {
+        let slot = Limits { concurrent: Some(1), ..Limits::default() };
+        let (alice, limits) = (Subject::new(Level::User, "alice"), Arc::new(slot));
         let demand = Demand::new(1, Charge::default())
             .level(Level::User, alice, Arc::clone(&limits))
             .level(Level::User, alice, Arc::clone(&limits))
+            .level(Level::Global, Subject::new(Level::Global, ""), Arc::default())
             .level(Level::Key, Subject::new(Level::Key, "k1"), limits);
         assert_eq!(demand.levels().len(), 2);
+    }
+
+    #[test]
+    fn the_least_is_never_more_than_the_estimate() {
+        let estimate = Charge { prompt: 9, completion: 5, gpu_ms: 100 };
+        let least = Demand::new(1, estimate).at_least(16, 20).least;
+        assert_eq!(least, Charge { prompt: 9, completion: 5, gpu_ms: 20 });
+    }
+
+    #[test]
+    fn levels_are_known_by_their_names() {
+        for level in Level::ALL {
+            assert_eq!(Level::named(level.name()), Some(level));
+        }
+        assert_eq!(Level::named("User"), None);
+    }
+
+    #[test]
+    fn a_part_of_limits_is_never_nothing_unless_the_limit_is() {
+        let ceiling = |limit| Ceiling { resource: Resource::Tokens, window: Window::Day, limit };
+        let limits = Limits {
+            pace: Rate::new(100, 20),
+            concurrent: Some(3),
+            ceilings: vec![ceiling(1_000), ceiling(5), ceiling(0)],
+        };
+        let part = limits.divided_by(10);
+        assert_eq!(part.pace, Rate::new(10, 2));
+        assert_eq!(part.concurrent, Some(1));
+        assert_eq!(part.ceilings, [ceiling(100), ceiling(1), ceiling(0)]);
+        assert_eq!(limits.divided_by(0), limits);
     }
 
     const ALICE: u128 = 0x61e53a32_f777fee6_b9ea6130_99951c77;

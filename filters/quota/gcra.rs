@@ -35,8 +35,27 @@ impl Rate {
         Some(Self { per_minute: NonZeroU32::new(per_minute)?, burst: NonZeroU32::new(burst)? })
     }
 
+    /// A part of this rate, but at least one request a minute.
+    pub(super) fn divided_by(self, parts: u32) -> Self {
+        let part =
+            |n: NonZeroU32| NonZeroU32::new(n.get() / parts.max(1)).unwrap_or(NonZeroU32::MIN);
+        Self { per_minute: part(self.per_minute), burst: part(self.burst) }
+    }
+
+    /// Requests in a minute, in the long run.
+    #[must_use]
+    pub const fn per_minute(self) -> u32 {
+        self.per_minute.get()
+    }
+
+    /// Requests at once.
+    #[must_use]
+    pub const fn burst(self) -> u32 {
+        self.burst.get()
+    }
+
     /// `T` in nanoseconds, at most a minute. It is rounded up, so that the rate is never exceeded.
-    fn interval_ns(self) -> u64 {
+    pub(super) fn interval_ns(self) -> u64 {
         MINUTE_NS.div_ceil(u64::from(self.per_minute.get()))
     }
 
@@ -52,7 +71,7 @@ impl Rate {
 /// The state of one paced subject. Times are nanoseconds on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gcra {
-    tat_ns: u64,
+    pub(super) tat_ns: u64,
 }
 
 impl Gcra {

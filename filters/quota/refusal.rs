@@ -5,87 +5,107 @@ use std::time::Duration;
 use crate::verdict::{Denial, Reason};
 
 use super::answer_headers::QuotaView;
+use super::charge::Resource;
 use super::demand::Level;
 use super::window::Window;
 
-/// What is metered.
+/// A meter of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a new meter must be thought about in every answer")]
 pub enum Meter {
-    /// Requests, by rate and burst.
-    Requests,
+    /// How fast requests come.
+    Pace,
     /// Requests that run at one time.
     Concurrency,
-    /// Tokens in a window.
-    Tokens(Window),
-    /// GPU time in a window.
-    GpuSeconds(Window),
-    /// The subjects that the store itself can count.
+    /// What is used of a resource in a window.
+    Window(Resource, Window),
+    /// The same, but of what is missing others that run only hold a part, which may come back.
+    Held(Resource, Window),
+    /// Subjects that the store counts for.
     Subjects,
+    /// The store itself, which does not answer, of a meter that is not to be guessed.
+    Store,
 }
 
 impl Meter {
-    /// The stable name, for metrics; that of the configuration key where there is one.
+    /// The stable name: the key of the limit in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
+        use Resource::{CompletionTokens, GpuTime, PromptTokens, Requests, Tokens};
+        use Window::{Day, Hour, Minute, Month};
         match self {
-            Self::Requests => "requests_per_minute",
+            Self::Pace | Self::Window(Requests, Minute) => "requests_per_minute",
             Self::Concurrency => "concurrent",
-            Self::Tokens(Window::Minute) => "tokens_per_minute",
-            Self::Tokens(Window::Hour) => "tokens_per_hour",
-            Self::Tokens(Window::Day) => "tokens_per_day",
-            Self::GpuSeconds(Window::Minute) => "gpu_seconds_per_minute",
-            Self::GpuSeconds(Window::Hour) => "gpu_seconds_per_hour",
-            Self::GpuSeconds(Window::Day) => "gpu_seconds_per_day",
+            Self::Window(Requests, Hour) => "requests_per_hour",
+            Self::Window(Requests, Day) => "requests_per_day",
+            Self::Window(Requests, Month) => "requests_per_month",
+            Self::Window(Tokens, Minute) => "tokens_per_minute",
+            Self::Window(Tokens, Hour) => "tokens_per_hour",
+            Self::Window(Tokens, Day) => "tokens_per_day",
+            Self::Window(Tokens, Month) => "tokens_per_month",
+            Self::Window(PromptTokens, Minute) => "prompt_tokens_per_minute",
+            Self::Window(PromptTokens, Hour) => "prompt_tokens_per_hour",
+            Self::Window(PromptTokens, Day) => "prompt_tokens_per_day",
+            Self::Window(PromptTokens, Month) => "prompt_tokens_per_month",
+            Self::Window(CompletionTokens, Minute) => "completion_tokens_per_minute",
+            Self::Window(CompletionTokens, Hour) => "completion_tokens_per_hour",
+            Self::Window(CompletionTokens, Day) => "completion_tokens_per_day",
+            Self::Window(CompletionTokens, Month) => "completion_tokens_per_month",
+            Self::Window(GpuTime, Minute) => "gpu_seconds_per_minute",
+            Self::Window(GpuTime, Hour) => "gpu_seconds_per_hour",
+            Self::Window(GpuTime, Day) => "gpu_seconds_per_day",
+            Self::Window(GpuTime, Month) => "gpu_seconds_per_month",
+            Self::Held(resource, window) => Self::Window(resource, window).name(),
             Self::Subjects => "subjects",
+            Self::Store => "store",
         }
     }
 
-    /// A short wait mends everything but an hour or a day that is used up.
+    /// A minute passes while a client waits; whoever has used up more than that should not try
+    /// again by itself.
     const fn reason(self) -> Reason {
         match self {
-            Self::Requests
-            | Self::Concurrency
-            | Self::Tokens(Window::Minute)
-            | Self::GpuSeconds(Window::Minute) => Reason::RateLimitExceeded,
-            Self::Tokens(Window::Hour | Window::Day)
-            | Self::GpuSeconds(Window::Hour | Window::Day) => Reason::InsufficientQuota,
-            Self::Subjects => Reason::Overloaded,
+            Self::Pace | Self::Concurrency | Self::Held(..) | Self::Window(_, Window::Minute) => {
+                Reason::RateLimitExceeded
+            }
+            Self::Window(_, Window::Hour | Window::Day | Window::Month) => {
+                Reason::InsufficientQuota
+            }
+            Self::Subjects | Self::Store => Reason::Overloaded,
         }
     }
 }
 
-/// The meter that refused a request.
+/// A demand for which there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub(super) meter: Meter,
     pub(super) level: Level,
+    /// How long; `None` if the demand is larger than the limit itself.
     pub(super) wait: Option<Duration>,
     pub(super) view: QuotaView,
 }
 
 impl Refusal {
-    /// The meter; of several, the one that needs the longest wait.
+    /// The meter that refuses.
     #[must_use]
     pub const fn meter(&self) -> Meter {
         self.meter
     }
 
-    /// On whose account the meter stands.
+    /// Whose meter it is.
     #[must_use]
     pub const fn level(&self) -> Level {
         self.level
     }
 
-    /// When the same request would pass, if nobody else uses the quota until then. `None` if it
-    /// asks for more than the whole limit and so never can.
-    ///
-    /// Nobody knows when a running request ends, so the wait of [`Meter::Concurrency`] is a guess.
+    /// When the same demand could pass, if ever and if nobody else takes the room.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.wait
     }
 
-    /// For the headers: what is left, with nothing of this request in it.
+    /// The state of the caller's meters.
     #[must_use]
     pub const fn view(&self) -> QuotaView {
         self.view
@@ -94,30 +114,28 @@ impl Refusal {
     fn message(&self) -> String {
         let level = self.level.noun();
         match (self.meter, self.wait) {
-            (Meter::Requests, _) => format!("too many requests per minute for this {level}"),
-            (Meter::Concurrency, _) => format!("too many requests at one time for this {level}"),
-            (Meter::Subjects, _) => format!("no room to count the requests of this {level}"),
-            (Meter::Tokens(window), Some(_)) => spent("tokens", window, level),
-            (Meter::GpuSeconds(window), Some(_)) => spent("GPU-seconds", window, level),
-            (Meter::Tokens(window), None) => too_large("tokens", window, level),
-            (Meter::GpuSeconds(window), None) => too_large("GPU-seconds", window, level),
+            (Meter::Pace, _) => format!("too many requests per minute for {level}"),
+            (Meter::Concurrency, _) => format!("too many requests at one time for {level}"),
+            (Meter::Subjects, _) => format!("no room to count the requests of {level}"),
+            (Meter::Store, _) => "requests cannot be counted at the moment".to_owned(),
+            (Meter::Held(resource, window), _) => format!(
+                "the {} per {} of {level} that are left are held by requests that run",
+                resource.noun(),
+                window.name()
+            ),
+            (Meter::Window(resource, window), Some(_)) => {
+                format!("{} per {} used up for {level}", resource.noun(), window.name())
+            }
+            (Meter::Window(resource, window), None) => format!(
+                "this request may need more than all {} per {} of {level}: ask for less",
+                resource.noun(),
+                window.name()
+            ),
         }
     }
 }
 
-fn spent(unit: &str, window: Window, level: &str) -> String {
-    format!("{unit} per {} used up for this {level}", window.name())
-}
-
-fn too_large(unit: &str, window: Window, level: &str) -> String {
-    let window = window.name();
-    format!("this request may need more than all {unit} per {window} of this {level}: ask for less")
-}
-
 impl From<&Refusal> for Denial {
-    /// A request that can never pass is out of quota whatever the window, for a client that
-    /// retried it would never end. `Retry-After` is only given where waiting that long is
-    /// sensible; the end of an hour or a day is in the reset headers.
     fn from(refusal: &Refusal) -> Self {
         let reason = match refusal.wait {
             Some(_) => refusal.meter.reason(),
@@ -132,7 +150,7 @@ impl From<&Refusal> for Denial {
     }
 }
 
-/// No wait that is told is longer, unless the system clock was set back.
+/// A minute has at most 60 seconds left; a clock that was set back must not tell more.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -146,44 +164,29 @@ mod tests {
 
     #[test]
     fn every_meter_has_its_answer() {
+        use Resource::{CompletionTokens, GpuTime, Requests, Tokens};
+        use Window::{Day, Hour, Minute, Month};
         let (user, key) = (Level::User, Level::Key);
         let (limit, quota) = (Reason::RateLimitExceeded, Reason::InsufficientQuota);
-        let (minute, hour, day) = (Window::Minute, Window::Hour, Window::Day);
+        let per = Meter::Window;
         let cases = [
-            (Meter::Requests, user, Some(600), limit, Some(1), "too many requests per minute for"),
-            (Meter::Requests, user, Some(1_001), limit, Some(2), "this user"),
+            (Meter::Pace, user, Some(600), limit, Some(1), "too many requests per minute for"),
+            (Meter::Pace, user, Some(1_001), limit, Some(2), "this user"),
             (Meter::Concurrency, key, Some(1_000), limit, Some(1), "at one time for this API key"),
             (Meter::Concurrency, key, None, quota, None, "at one time for this API key"),
-            (Meter::Tokens(minute), user, Some(60_000), limit, Some(60), "tokens per minute used"),
-            (Meter::Tokens(minute), user, Some(90_000), limit, Some(60), "tokens per minute used"),
-            (Meter::Tokens(minute), user, None, quota, None, "more than all tokens per minute"),
-            (Meter::Tokens(hour), user, Some(5), quota, None, "tokens per hour used up"),
-            (
-                Meter::Tokens(day),
-                user,
-                Some(5),
-                quota,
-                None,
-                "tokens per day used up for this user",
-            ),
-            (
-                Meter::GpuSeconds(minute),
-                key,
-                Some(5),
-                limit,
-                Some(1),
-                "GPU-seconds per minute used",
-            ),
-            (Meter::GpuSeconds(day), key, Some(5), quota, None, "GPU-seconds per day used up"),
-            (
-                Meter::GpuSeconds(hour),
-                key,
-                None,
-                quota,
-                None,
-                "all GPU-seconds per hour of this API",
-            ),
+            (per(Tokens, Minute), user, Some(60_000), limit, Some(60), "tokens per minute used"),
+            (per(Tokens, Minute), user, Some(90_000), limit, Some(60), "tokens per minute used"),
+            (per(Tokens, Minute), user, None, quota, None, "more than all tokens per minute"),
+            (per(Tokens, Hour), user, Some(5), quota, None, "tokens per hour used up"),
+            (per(Tokens, Day), Level::Role, Some(5), quota, None, "day used up for this role"),
+            (per(CompletionTokens, Month), user, Some(5), quota, None, "completion tokens per mon"),
+            (per(Requests, Day), Level::Global, Some(5), quota, None, "requests per day used up"),
+            (Meter::Held(Tokens, Month), key, Some(1_000), limit, Some(1), "API key that are left"),
+            (per(GpuTime, Minute), key, Some(5), limit, Some(1), "GPU-seconds per minute used"),
+            (per(GpuTime, Day), key, Some(5), quota, None, "GPU-seconds per day used up"),
+            (per(GpuTime, Hour), key, None, quota, None, "all GPU-seconds per hour of this API"),
             (Meter::Subjects, user, Some(60_000), Reason::Overloaded, Some(60), "no room to count"),
+            (Meter::Store, user, Some(1_000), Reason::Overloaded, Some(1), "cannot be counted"),
         ];
         for (meter, level, wait_ms, reason, retry_after, text) in cases {
             let denial = denial(meter, level, wait_ms);
@@ -195,7 +198,24 @@ mod tests {
 
     #[test]
     fn the_operator_reads_the_stable_names() {
-        let denial = denial(Meter::Tokens(Window::Day), Level::Key, Some(1));
+        let meter = Meter::Window(Resource::Tokens, Window::Day);
+        let denial = denial(meter, Level::Key, Some(1));
         assert_eq!(denial.operator_detail(), "meter tokens_per_day, level key");
+    }
+
+    #[test]
+    fn meters_are_named_by_what_they_count() {
+        for (resource, stem) in Resource::ALL.into_iter().zip([
+            "requests",
+            "tokens",
+            "prompt_tokens",
+            "completion_tokens",
+            "gpu_seconds",
+        ]) {
+            for window in Window::ALL {
+                let name = format!("{stem}_per_{}", window.name());
+                assert_eq!(Meter::Window(resource, window).name(), name);
+            }
+        }
     }
 }

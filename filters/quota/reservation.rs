@@ -1,118 +1,157 @@
 //! The proof that a request was admitted, and the duty to pay for it.
 
 use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use super::answer_headers::QuotaView;
-use super::demand::Charge;
+use super::charge::Charge;
 
-/// What a store keeps of a reservation: one that is consumed cannot be paid twice.
+/// What a store has to give back. It ends once; ending it again changes nothing.
 #[async_trait]
 pub(super) trait Hold: Debug + Send + Sync {
-    /// Replaces the estimate by the real charge.
-    async fn settle(self: Box<Self>, charge: Charge);
+    /// Replaces what is held by the real charge. A store on the network does so in the background,
+    /// as often as it takes.
+    fn settle(&self, charge: Charge);
 
-    /// Gives everything back but the request itself. Runs in `Drop`: it must not block.
-    fn release(self: Box<Self>);
+    /// Holds more, as much of it as there is room for, and says how much that is: nothing if the
+    /// hold has ended or the store does not answer in time.
+    async fn grow(&self, more: Charge) -> Charge;
 }
 
-/// A request that was admitted by every meter.
-///
-/// Only [`Counters::reserve`](super::Counters::reserve) makes one. It ends either in
-/// [`settle`](Self::settle), which consumes it, or in being dropped, on whatever path, which gives
-/// the estimate and the slot back.
+/// Tokens, GPU time and a slot, held until they are paid or given back.
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped is not paid for: keep it and settle it"]
 pub struct Reservation {
-    hold: Option<Box<dyn Hold>>,
-    reserved: Charge,
+    shared: Arc<Shared>,
     view: QuotaView,
+    settled: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    hold: Box<dyn Hold>,
+    reserved: Mutex<Charge>,
+}
+
+impl Shared {
+    fn reserved(&self) -> MutexGuard<'_, Charge> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Reservation {
     pub(super) fn new(hold: Box<dyn Hold>, reserved: Charge, view: QuotaView) -> Self {
-        Self { hold: Some(hold), reserved, view }
+        let shared = Shared { hold, reserved: Mutex::new(reserved) };
+        Self { shared: Arc::new(shared), view, settled: false }
     }
 
-    /// Charges what was really used, all of it, and frees the slot.
-    ///
-    /// Gives back by how much that is over the reservation. It was charged too; the caller records
-    /// it, because such a request can take a subject over its limit.
-    pub async fn settle(mut self, charge: Charge) -> Charge {
-        if let Some(hold) = self.hold.take() {
-            hold.settle(charge).await;
-        }
-        charge.over(self.reserved)
+    /// Pays what the request has really cost, and gives the rest back. Returns what it cost beyond
+    /// what was reserved, which a meter may now be over its limit by.
+    pub fn settle(mut self, charge: Charge) -> Charge {
+        self.settled = true;
+        self.shared.hold.settle(charge);
+        charge.over(*self.shared.reserved())
     }
 
     /// What is held.
     #[must_use]
-    pub const fn reserved(&self) -> Charge {
-        self.reserved
+    pub fn reserved(&self) -> Charge {
+        *self.shared.reserved()
     }
 
-    /// For the headers: what is left after this request.
+    /// The state of the caller's meters when the request was admitted.
     #[must_use]
     pub const fn view(&self) -> QuotaView {
         self.view
     }
+
+    /// A way to hold more while the request runs.
+    #[must_use]
+    pub fn extension(&self) -> Extension {
+        Extension { shared: Arc::clone(&self.shared) }
+    }
 }
 
+/// Makes a reservation larger while its request runs.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    shared: Arc<Shared>,
+}
+
+impl Extension {
+    /// Holds more, as much as there is room for, and says how much that is: nothing if the request
+    /// has ended.
+    pub async fn grow(&self, more: Charge) -> Charge {
+        let granted = self.shared.hold.grow(more).await;
+        let mut reserved = self.shared.reserved();
+        *reserved = reserved.plus(granted);
+        granted
+    }
+}
+
+/// A request that ends without a charge, or with its task, gives everything back.
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            hold.release();
+        if !self.settled {
+            self.shared.hold.settle(Charge::default());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
-    /// Writes down how it ended.
     #[derive(Debug)]
-    struct Witness(Arc<Mutex<Vec<Option<Charge>>>>);
+    struct Witness(Arc<Mutex<Vec<Charge>>>);
 
     #[async_trait]
     impl Hold for Witness {
-        async fn settle(self: Box<Self>, charge: Charge) {
-            self.0.lock().unwrap().push(Some(charge));
+        fn settle(&self, charge: Charge) {
+            self.0.lock().unwrap().push(charge);
         }
 
-        fn release(self: Box<Self>) {
-            self.0.lock().unwrap().push(None);
+        async fn grow(&self, more: Charge) -> Charge {
+            Charge { completion: more.completion / 2, ..Charge::default() }
         }
     }
 
-    const ESTIMATE: Charge = Charge { tokens: 100, gpu_ms: 10 };
+    const ESTIMATE: Charge = Charge { prompt: 60, completion: 40, gpu_ms: 10 };
 
-    fn witnessed() -> (Reservation, Arc<Mutex<Vec<Option<Charge>>>>) {
+    fn witnessed() -> (Reservation, Arc<Mutex<Vec<Charge>>>) {
         let ends = Arc::default();
         let hold = Box::new(Witness(Arc::clone(&ends)));
         (Reservation::new(hold, ESTIMATE, QuotaView::default()), ends)
     }
 
-    #[tokio::test]
-    async fn a_settled_reservation_is_not_released_as_well() {
+    #[test]
+    fn a_settled_reservation_is_not_given_back_as_well() {
         let (reservation, ends) = witnessed();
-        let charge = Charge { tokens: 120, gpu_ms: 3 };
-        assert_eq!(reservation.settle(charge).await, Charge { tokens: 20, gpu_ms: 0 });
-        assert_eq!(*ends.lock().unwrap(), [Some(charge)]);
+        let charge = Charge { prompt: 60, completion: 60, gpu_ms: 3 };
+        let over = reservation.settle(charge);
+        assert_eq!(over, Charge { completion: 20, ..Charge::default() });
+        assert_eq!(*ends.lock().unwrap(), [charge]);
+    }
+
+    #[test]
+    fn a_dropped_reservation_is_given_back_once() {
+        let (dropped, ends) = witnessed();
+        let extension = dropped.extension();
+        drop(dropped);
+        drop(extension);
+        assert_eq!(*ends.lock().unwrap(), [Charge::default()]);
     }
 
     #[tokio::test]
-    async fn a_reservation_ends_once_however_it_ends() {
-        let (dropped, ends) = witnessed();
-        drop(dropped);
-        assert_eq!(*ends.lock().unwrap(), [None]);
-
-        let (abandoned, ends) = witnessed();
-        drop(abandoned.settle(ESTIMATE)); // the future is never polled
-        assert_eq!(*ends.lock().unwrap(), [None]);
+    async fn growth_counts_as_reserved() {
+        let (reservation, _ends) = witnessed();
+        let more = Charge { completion: 100, ..ESTIMATE };
+        assert_eq!(reservation.extension().grow(more).await.completion, 50);
+        assert_eq!(reservation.reserved(), Charge { completion: 90, ..ESTIMATE });
+        let over = reservation.settle(Charge { completion: 91, ..ESTIMATE });
+        assert_eq!(over, Charge { completion: 1, ..Charge::default() });
     }
 
     #[tokio::test]
@@ -122,6 +161,6 @@ mod tests {
             assert_ne!(reservation.reserved(), ESTIMATE, "always fails, holding the reservation");
         });
         assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(*ends.lock().unwrap(), [None]);
+        assert_eq!(*ends.lock().unwrap(), [Charge::default()]);
     }
 }

@@ -1,52 +1,88 @@
 //! Fixed windows of UTC for what is only known afterwards: tokens and GPU time.
 //!
-//! A window begins with the minute, hour or day of UTC, so that a caller can tell when it ends.
-//! Each holds what was used and what is still reserved in it.
+//! A window begins with the minute, hour, day or month of UTC, so that a caller can tell when it
+//! ends. Each holds what was used and what is still reserved in it.
 
-use super::demand::Charge;
+use super::charge::{Charge, Resource};
 
-/// The windows in which tokens and GPU time are limited.
+/// The length of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "the windows that a quota can name")]
 pub enum Window {
-    /// A minute of UTC.
+    /// From second 0 to second 59.
     Minute,
-    /// An hour of UTC.
+    /// From minute 0 to minute 59.
     Hour,
-    /// A day of UTC.
+    /// From midnight to midnight.
     Day,
+    /// From the first day to the last one.
+    Month,
 }
 
 impl Window {
-    /// Every window, the shortest first.
-    pub const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
+    /// All of them, from the shortest.
+    pub const ALL: [Self; 4] = [Self::Minute, Self::Hour, Self::Day, Self::Month];
 
-    /// The name, in messages.
+    /// The name that limits use: `tokens_per_<name>`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Minute => "minute",
             Self::Hour => "hour",
             Self::Day => "day",
+            Self::Month => "month",
         }
     }
 
-    /// The number of the window since the Unix epoch. Unix time has no leap seconds, so every
-    /// window is of the same length.
-    pub(super) const fn index(self, unix_ms: u64) -> u64 {
-        unix_ms / self.length_ms()
+    /// The number of the window since the Unix epoch. Unix time has no leap seconds, so all but
+    /// the months are of the same length.
+    pub(super) const fn index(self, unix_ms: u64) -> u32 {
+        let index = match self {
+            Self::Minute => unix_ms / 60_000,
+            Self::Hour => unix_ms / 3_600_000,
+            Self::Day => unix_ms / DAY_MS,
+            Self::Month => month_of_day(unix_ms / DAY_MS),
+        };
+        if index > u32::MAX as u64 { u32::MAX } else { index as u32 }
     }
 
-    const fn length_ms(self) -> u64 {
+    /// When the window with this number is over, in Unix milliseconds.
+    const fn end_ms(self, index: u32) -> u64 {
+        let next = index as u64 + 1;
         match self {
-            Self::Minute => 60_000,
-            Self::Hour => 3_600_000,
-            Self::Day => 86_400_000,
+            Self::Minute => next * 60_000,
+            Self::Hour => next * 3_600_000,
+            Self::Day => next * DAY_MS,
+            Self::Month => first_day_of_month(next) * DAY_MS,
         }
     }
 }
 
+/// Months since January 1970 of a day since then (H. Hinnant, "chrono-compatible low-level date
+/// algorithms", `civil_from_days`).
+const fn month_of_day(day: u64) -> u64 {
+    let shifted = day + 719_468;
+    let of_era = shifted % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let months_from_march = (5 * of_year + 2) / 153;
+    let march_years = shifted / 146_097 * 400 + year_of_era;
+    (march_years * 12 + months_from_march + 2).saturating_sub(1970 * 12)
+}
+
+/// The inverse: the first day of a month since January 1970 (`days_from_civil`).
+const fn first_day_of_month(month: u64) -> u64 {
+    let months_from_march = month + 1970 * 12 - 2;
+    let year = months_from_march / 12;
+    let of_year = (153 * (months_from_march % 12) + 2) / 5;
+    year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468
+}
+
+const DAY_MS: u64 = 86_400_000;
+
 /// One value for each window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "one field for each window")]
 pub struct PerWindow<T> {
     /// For the minute.
     pub minute: T,
@@ -54,6 +90,8 @@ pub struct PerWindow<T> {
     pub hour: T,
     /// For the day.
     pub day: T,
+    /// For the month.
+    pub month: T,
 }
 
 impl<T> PerWindow<T> {
@@ -64,6 +102,7 @@ impl<T> PerWindow<T> {
             Window::Minute => &self.minute,
             Window::Hour => &self.hour,
             Window::Day => &self.day,
+            Window::Month => &self.month,
         }
     }
 
@@ -72,20 +111,57 @@ impl<T> PerWindow<T> {
             Window::Minute => &mut self.minute,
             Window::Hour => &mut self.hour,
             Window::Day => &mut self.day,
+            Window::Month => &mut self.month,
         }
     }
 
     pub(super) fn map<U>(&self, change: impl Fn(&T) -> U) -> PerWindow<U> {
-        PerWindow { minute: change(&self.minute), hour: change(&self.hour), day: change(&self.day) }
+        PerWindow {
+            minute: change(&self.minute),
+            hour: change(&self.hour),
+            day: change(&self.day),
+            month: change(&self.month),
+        }
     }
+}
+
+/// What is counted in one window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spent {
+    /// Requests admitted.
+    pub requests: u32,
+    /// Settled charges.
+    pub used: Charge,
+    /// Held by requests that are still running and were admitted in this window.
+    pub reserved: Charge,
+}
+
+impl Spent {
+    /// What is not free any more.
+    pub(super) const fn taken(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Requests => self.requests as u64,
+            Resource::Tokens
+            | Resource::PromptTokens
+            | Resource::CompletionTokens
+            | Resource::GpuTime => resource.of(self.used.plus(self.reserved)),
+        }
+    }
+}
+
+/// The part of a reservation that a window holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) index: u32,
+    pub(super) part: Charge,
 }
 
 /// The books of one window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Book {
-    index: u64,
-    pub(super) used: Charge,
-    pub(super) reserved: Charge,
+    pub(super) index: u32,
+    pub(super) spent: Spent,
 }
 
 impl Book {
@@ -101,40 +177,40 @@ impl Book {
         }
     }
 
-    /// Holds an estimate, and says in which window.
-    pub(super) const fn reserve(&mut self, estimate: Charge) -> u64 {
-        self.reserved = self.reserved.plus(estimate);
-        self.index
+    /// Counts a request, and holds what it was granted.
+    pub(super) const fn admit(&mut self, granted: Charge) -> Place {
+        self.spent.requests = self.spent.requests.saturating_add(1);
+        self.spent.reserved = self.spent.reserved.plus(granted);
+        Place { index: self.index, part: granted }
     }
 
-    /// Replaces what was reserved in window number `index` by the real charge.
+    /// Holds more for a reservation. One that was made in a window that is over keeps there what
+    /// it held; only what is new is held in this one.
+    pub(super) const fn grow(&mut self, place: &mut Place, more: Charge) {
+        self.spent.reserved = self.spent.reserved.plus(more);
+        let before = if place.index == self.index { place.part } else { EMPTY };
+        *place = Place { index: self.index, part: before.plus(more) };
+    }
+
+    /// Replaces what was reserved, of which this window may hold a part, by the real charge.
     ///
-    /// Every token counts once: what was reserved, in the window that admitted it. If that one is
+    /// Every token counts once: what was reserved, in the window that held it. Where that one is
     /// over, its quota is spent and there is nothing to give back, so only the part of the charge
-    /// that nobody has counted yet, what is over the reservation, goes to the window of now.
-    pub(super) const fn settle(&mut self, index: u64, reserved: Charge, charge: Charge) {
-        if index == self.index {
-            self.reserved = self.reserved.over(reserved);
-            self.used = self.used.plus(charge);
-        } else {
-            self.used = self.used.plus(charge.over(reserved));
-        }
-    }
-
-    /// What is not free any more.
-    pub(super) const fn taken(&self) -> Charge {
-        self.used.plus(self.reserved)
+    /// that nobody has counted yet goes to the window of now.
+    pub(super) const fn settle(&mut self, place: Place, reserved: Charge, charge: Charge) {
+        let here = if place.index == self.index { place.part } else { EMPTY };
+        self.spent.reserved = self.spent.reserved.over(here);
+        self.spent.used = self.spent.used.plus(charge.over(reserved.over(here)));
     }
 
     /// Milliseconds until the window is over.
     pub(super) const fn left_ms(&self, window: Window, unix_ms: u64) -> u64 {
-        let end_ms = self.index.saturating_add(1).saturating_mul(window.length_ms());
-        end_ms.saturating_sub(unix_ms)
+        window.end_ms(self.index).saturating_sub(unix_ms)
     }
 
     /// Whether this is the same as a book never opened.
     pub(super) fn is_idle(&self, window: Window, unix_ms: u64) -> bool {
-        self.taken() == Charge::default() || !self.is_current(window, unix_ms)
+        self.spent == Spent::default() || !self.is_current(window, unix_ms)
     }
 
     const fn is_current(&self, window: Window, unix_ms: u64) -> bool {
@@ -143,6 +219,8 @@ impl Book {
     }
 }
 
+const EMPTY: Charge = Charge { prompt: 0, completion: 0, gpu_ms: 0 };
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +228,7 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     fn tokens(tokens: u64) -> Charge {
-        Charge { tokens, gpu_ms: tokens * 2 }
+        Charge { prompt: 0, completion: tokens, gpu_ms: tokens * 2 }
     }
 
     fn book(unix_ms: u64) -> Book {
@@ -163,12 +241,47 @@ mod tests {
     fn windows_begin_with_the_minute_hour_and_day_of_utc() {
         // 2026-11-22T23:59:59.999Z and the midnight after it
         let (before, midnight) = (1_795_391_999_999, 1_795_392_000_000);
-        for window in Window::ALL {
+        for window in [Window::Minute, Window::Hour, Window::Day] {
             assert_eq!(window.index(before) + 1, window.index(midnight), "{window:?}");
             assert_eq!(window.index(midnight), window.index(midnight + 59_999), "{window:?}");
+            assert_eq!(window.end_ms(window.index(before)), midnight, "{window:?}");
         }
+        assert_eq!(Window::Month.index(before), Window::Month.index(midnight));
         assert_eq!(Window::Minute.index(midnight + MINUTE), Window::Minute.index(midnight) + 1);
         assert_eq!(Window::Hour.index(midnight + MINUTE), Window::Hour.index(midnight));
+    }
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        // first moment, months since January 1970
+        let cases = [
+            (0, 0),
+            (2_678_400_000, 1),         // 1970-02-01
+            (1_582_934_400_000, 601),   // 2020-02-29
+            (1_583_020_800_000, 602),   // 2020-03-01
+            (1_609_459_200_000, 612),   // 2021-01-01
+            (4_107_542_400_000, 1_562), // 2100-03-01, not a leap year
+        ];
+        for (unix_ms, month) in cases {
+            assert_eq!(Window::Month.index(unix_ms), month, "{unix_ms}");
+        }
+        for month in 0..2_000 {
+            let end = Window::Month.end_ms(month);
+            assert_eq!(Window::Month.index(end - 1), month);
+            assert_eq!(Window::Month.index(end), month + 1);
+        }
+    }
+
+    #[test]
+    fn a_reservation_that_grows_in_a_later_window_holds_only_the_growth_there() {
+        let mut book = book(MINUTE);
+        let mut place = book.admit(tokens(100));
+        book.roll(Window::Minute, 2 * MINUTE);
+        book.grow(&mut place, tokens(30));
+        assert_eq!(book.spent.reserved, tokens(30));
+        // 100 were held by the window before: 20 of the 120 count here.
+        book.settle(place, tokens(130), tokens(120));
+        assert_eq!((book.spent.used, book.spent.reserved), (tokens(20), tokens(0)));
     }
 
     #[test]
@@ -191,11 +304,11 @@ mod tests {
         ];
         for (from, to, forgotten) in cases {
             let mut book = book(from);
-            let index = book.reserve(tokens(10));
-            book.settle(index, tokens(10), tokens(7));
+            let place = book.admit(tokens(10));
+            book.settle(place, tokens(10), tokens(7));
             assert_eq!(book.is_idle(Window::Minute, to), forgotten, "{from} to {to}");
             book.roll(Window::Minute, to);
-            assert_eq!(book.used == Charge::default(), forgotten, "{from} to {to}");
+            assert_eq!(book.spent.used.is_nothing(), forgotten, "{from} to {to}");
         }
     }
 
@@ -206,11 +319,16 @@ mod tests {
         for (charge, same, next) in cases {
             for (at, used) in [(MINUTE, same), (2 * MINUTE, next)] {
                 let mut book = book(MINUTE);
-                let index = book.reserve(tokens(100));
-                assert_eq!(book.taken(), tokens(100));
+                let place = book.admit(tokens(100));
+                assert_eq!(book.spent.taken(Resource::Tokens), 100);
                 book.roll(Window::Minute, at);
-                book.settle(index, tokens(100), tokens(charge));
-                assert_eq!((book.used, book.reserved), (tokens(used), tokens(0)), "{charge} {at}");
+                book.settle(place, tokens(100), tokens(charge));
+                let spent = book.spent;
+                assert_eq!(
+                    (spent.used, spent.reserved),
+                    (tokens(used), tokens(0)),
+                    "{charge} {at}"
+                );
             }
         }
     }
@@ -218,9 +336,12 @@ mod tests {
     #[test]
     fn huge_charges_saturate() {
         let mut book = book(0);
-        let index = book.reserve(Charge { tokens: u64::MAX, gpu_ms: 1 });
-        book.reserve(Charge { tokens: u64::MAX, gpu_ms: 1 });
-        book.settle(index, Charge::default(), Charge { tokens: u64::MAX, gpu_ms: 0 });
-        assert_eq!(book.taken(), Charge { tokens: u64::MAX, gpu_ms: 2 });
+        let huge = Charge { prompt: u64::MAX, completion: 0, gpu_ms: 1 };
+        let place = book.admit(huge);
+        book.admit(huge);
+        book.settle(place, Charge::default(), huge);
+        assert_eq!(book.spent.taken(Resource::Tokens), u64::MAX);
+        assert_eq!(book.spent.taken(Resource::GpuTime), 2);
+        assert_eq!(book.spent.taken(Resource::Requests), 2);
     }
 }

@@ -1,7 +1,6 @@
 //! Who may come in, compiled: the rights of roles, the keys of tokens, the issuers and services
 //! that are trusted, and what the configuration declares for the account store.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::CompileError;
+use super::limits::{self, Named, Shared};
 use crate::accounts::api_key::{ApiKey, KeyId};
 use crate::accounts::oidc::{HttpFetch, Issuer, IssuerAlgorithm, Issuers};
 use crate::accounts::policy::Blocklist;
@@ -22,11 +22,13 @@ use crate::authz::Layer;
 use crate::clock::Clock;
 use crate::config::{
     AcceptedKey as Accepted, AuthMode, Config, KeyKind, LlmTokenAlgorithm, Oidc, OidcAlgorithm,
-    Quota, RoleName, Secrets,
+    RoleName, Secrets,
 };
 use crate::glob::Glob;
-use crate::quota::{Limits, PerWindow, Rate};
+use crate::quota::Limits;
 
+/// The user of the environment's keys, after a colon.
+const ENVIRONMENT: &str = "environment";
 /// Bytes of a list of refused passwords.
 const MAX_BLOCKLIST: u64 = 64 << 20;
 
@@ -38,6 +40,8 @@ pub struct RoleRights {
     pub layer: Arc<Layer>,
     /// The quota of each user with the role.
     pub limits: Arc<Limits>,
+    /// The share of an upstream's queue that each user with the role has.
+    pub weight: u32,
 }
 
 /// What the environment's keys may do.
@@ -61,7 +65,8 @@ pub struct Declared {
 pub(super) struct Access {
     pub(super) development: bool,
     roles: [RoleRights; 4],
-    quotas: HashMap<String, Arc<Limits>>,
+    quotas: Named,
+    pub(super) shared: Shared,
     pub(super) pepper: Option<Pepper>,
     pub(super) tokens: Option<TokenService>,
     pub(super) issuers: Option<Issuers>,
@@ -80,17 +85,14 @@ impl Access {
         base: &Path,
         clock: &Clock,
     ) -> Result<Self, CompileError> {
-        let quotas: HashMap<_, _> = config
-            .quotas
-            .iter()
-            .map(|(name, quota)| (name.clone(), Arc::new(limits(quota))))
-            .collect();
+        let quotas = limits::compile(config);
         let pepper = secrets.key_pepper.as_ref().map(|secret| Pepper::new(&bytes(secret)));
         let pepper = pepper.transpose().map_err(|e| CompileError::new("key_pepper", e))?;
         Ok(Self {
             development: config.auth.mode == AuthMode::Development,
             roles: AccountRole::ALL.map(|role| rights(config, role, &quotas)),
             environment: environment(config, secrets, pepper.as_ref())?,
+            shared: Shared::compile(config, &quotas),
             quotas,
             pepper,
             tokens: tokens(config, secrets, clock)?,
@@ -123,6 +125,15 @@ impl Access {
         self.quotas.contains_key(name)
     }
 
+    /// The role of a user who is in no store: one for whom a service speaks, or that of the keys of
+    /// the environment.
+    pub(super) fn outside(&self, user: &str) -> Option<AccountRole> {
+        match user.split_once(':')? {
+            ("", ENVIRONMENT) => self.environment.as_ref().map(|environment| environment.role),
+            (service, _) => self.services.role(service),
+        }
+    }
+
     pub(super) fn needs_mfa(&self, role: AccountRole) -> bool {
         self.mfa_roles.contains(&role)
     }
@@ -134,11 +145,12 @@ impl fmt::Debug for Access {
     }
 }
 
-fn rights(config: &Config, role: AccountRole, quotas: &HashMap<String, Arc<Limits>>) -> RoleRights {
+fn rights(config: &Config, role: AccountRole, quotas: &Named) -> RoleRights {
     let role = config.roles.get(role_name(role));
     RoleRights {
         layer: Arc::new(layer(&role.scopes, &role.models)),
         limits: quotas.get(&role.quota).map(Arc::clone).unwrap_or_default(),
+        weight: role.weight,
     }
 }
 
@@ -162,24 +174,6 @@ const fn role_name(role: AccountRole) -> RoleName {
         AccountRole::Admin => RoleName::Admin,
         AccountRole::User => RoleName::User,
         AccountRole::ReadOnly => RoleName::ReadOnly,
-    }
-}
-
-fn limits(quota: &Quota) -> Limits {
-    let seconds = |limit: Option<u64>| limit.map(|seconds| seconds.saturating_mul(1000));
-    Limits {
-        requests: quota.requests_per_minute.and_then(|rate| Rate::new(rate, quota.burst)),
-        tokens: PerWindow {
-            minute: quota.tokens_per_minute,
-            hour: quota.tokens_per_hour,
-            day: quota.tokens_per_day,
-        },
-        gpu_ms: PerWindow {
-            minute: seconds(quota.gpu_seconds_per_minute),
-            hour: seconds(quota.gpu_seconds_per_hour),
-            day: seconds(quota.gpu_seconds_per_day),
-        },
-        concurrent: quota.concurrent,
     }
 }
 

@@ -2,9 +2,11 @@
 //! `access`.
 
 mod access;
+mod limits;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +18,9 @@ use secrecy::ExposeSecret;
 
 use access::{Access, Environment};
 pub use access::{Declared, RoleRights};
+pub(crate) use limits::{Meter, Shared, Sharer, limits, network};
 
+use crate::accounts::directory::Directory;
 use crate::accounts::oidc::Issuers;
 use crate::accounts::policy::Blocklist;
 use crate::accounts::service::Services;
@@ -28,10 +32,13 @@ use crate::config::{self, Config, DataAction, InjectionAction, ScannerFailure, S
 use crate::glob::Glob;
 use crate::metrics::Names;
 use crate::prompt::{Caps, Piece};
-use crate::quota::Limits;
+use crate::queue::QueueLimits;
+use crate::quota::{Level, Limits};
 use crate::route::{Endpoint, Route, Rule, Table, Timeouts, Upstream, UpstreamKind};
 use crate::scan::{Action, PiiKind, Policy, Scanner};
+use crate::standing::SubjectName;
 use crate::surface::Operation;
+use crate::usage::Tokenizer;
 use crate::verdict::Denial;
 
 /// A configuration in force.
@@ -149,6 +156,37 @@ impl Snapshot {
         self.access.quota(name)
     }
 
+    /// The limits that the configuration has for a subject; `None` if there is no such subject.
+    /// Users of services are only known by the service that speaks for them.
+    #[must_use]
+    pub fn limits_of(&self, name: &SubjectName, directory: &Directory) -> Option<Arc<Limits>> {
+        match name.level() {
+            Level::User => {
+                let known = directory.person(name.id()).map(|person| person.role);
+                let role = known.or_else(|| self.access.outside(name.id()))?;
+                Some(Arc::clone(&self.rights(role).limits))
+            }
+            Level::Key => {
+                let id = name.id().parse().ok()?;
+                let of_environment = || self.environment_ids().any(|known| known == id);
+                match directory.key(id) {
+                    Some(key) => {
+                        Some(key.rights.quota.as_deref().map(|q| self.quota(q)).unwrap_or_default())
+                    }
+                    None => of_environment().then(Arc::default),
+                }
+            }
+            Level::Role | Level::Model | Level::Upstream | Level::Address | Level::Global => {
+                self.shared().limits(name)
+            }
+        }
+    }
+
+    /// The quotas that several callers share.
+    pub(crate) const fn shared(&self) -> &Shared {
+        &self.access.shared
+    }
+
     /// Whether there is a quota of this name.
     #[must_use]
     pub fn has_quota(&self, name: &str) -> bool {
@@ -240,6 +278,11 @@ impl Snapshot {
     #[must_use]
     pub fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies
+    }
+
+    /// The limits of the queue of each upstream.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = (&str, QueueLimits)> {
+        self.routes.upstreams().into_iter().map(|(name, upstream)| (name, upstream.queue))
     }
 
     /// The names that may become labels of metrics.
@@ -417,6 +460,26 @@ fn compile_upstream(
         },
         gpus: upstream.gpus,
         tokens_param: upstream.max_tokens_param.clone(),
+        queue: QueueLimits {
+            concurrent: upstream.concurrent.and_then(NonZeroU32::new),
+            waiting: upstream.queue.waiting,
+            per_user: upstream.queue.per_user,
+            deadline: upstream.queue.deadline,
+        },
+        tokenizer: tokenizer(name, upstream, base)?,
+        count_load: upstream.count_load,
+    })
+}
+
+fn tokenizer(
+    name: &str,
+    upstream: &config::Upstream,
+    base: &Path,
+) -> Result<Option<Tokenizer>, CompileError> {
+    let file = upstream.tokenizer.as_ref().map(|path| Tokenizer::from_file(&base.join(path)));
+    file.transpose().map_err(|e| {
+        let error = CompileError::new(&format!("upstream {name}: tokenizer"), e);
+        error.at(format!("upstreams.{name}.tokenizer"))
     })
 }
 

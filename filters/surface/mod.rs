@@ -63,7 +63,7 @@ pub enum Access {
 pub enum Listener {
     /// Clients: the protected APIs, `/auth/*`, health.
     Public,
-    /// Operators, on loopback: metrics, health.
+    /// Operators, on loopback: metrics, health, limits.
     Admin,
 }
 
@@ -135,8 +135,8 @@ pub struct Operation {
     pub id: &'static str,
     /// Accepted methods; `HEAD` goes with `GET`.
     pub method: &'static str,
-    /// Exact path. One `{name}` in it stands for a segment; `{model}`, at the end, for a model's
-    /// name, in which there may be slashes.
+    /// Exact path. One `{name}` in it stands for a segment; `{model}` and `{subject}` for a name in
+    /// which there may be slashes.
     pub path: &'static str,
     /// Whose errors and texts.
     pub dialect: Dialect,
@@ -173,7 +173,7 @@ impl Operation {
     /// Whether a JSON body is part of the request.
     #[must_use]
     pub fn takes_body(&self) -> bool {
-        matches!(self.method, "POST" | "PATCH")
+        matches!(self.method, "POST" | "PATCH" | "PUT")
     }
 
     /// Whether a model generates text for it, so that a cap on tokens applies.
@@ -233,8 +233,8 @@ fn match_path<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
     };
     let (name, suffix) = rest.split_once('}')?;
     let named = path.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    let one_segment = name == "model" || !named.contains('/');
-    (one_segment && !named.is_empty()).then_some(Some(named))
+    let fits = matches!(name, "model" | "subject") || !named.contains('/');
+    (fits && !named.is_empty()).then_some(Some(named))
 }
 
 const fn required(name: &'static str, kind: Kind) -> Param {
@@ -273,6 +273,11 @@ mod tests {
         check(Public, "GET", "/metrics", "not_found");
         check(Admin, "GET", "/metrics", "own.metrics");
         check(Admin, "POST", "/v1/chat/completions", "not_found");
+        check(Admin, "GET", "/internal/quota/user/alice", "own.quota");
+        check(Admin, "PUT", "/internal/quota/model/hf.co/org/name", "own.quota_set");
+        check(Admin, "POST", "/internal/quota/user/alice/reset", "own.quota_reset");
+        check(Admin, "POST", "/internal/quota/user/alice", "method_not_allowed");
+        check(Public, "GET", "/internal/quota/user/alice", "not_found");
     }
 
     #[test]

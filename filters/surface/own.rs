@@ -64,6 +64,22 @@ pub enum OwnOp {
     UserKeyCreate,
     /// `POST /auth/emergency-revoke`
     EmergencyRevoke,
+    /// `GET /internal/quota`: the limits that operators have set.
+    Quotas,
+    /// `GET /internal/quota/{subject}`: limits and use.
+    QuotaShow,
+    /// `PUT /internal/quota/{subject}`
+    QuotaSet,
+    /// `DELETE /internal/quota/{subject}`
+    QuotaUnset,
+    /// `POST /internal/quota/{subject}/reset`
+    QuotaReset,
+    /// `GET /internal/security/emergency-rate-limit`
+    EmergencyLimits,
+    /// `POST /internal/security/emergency-rate-limit`
+    EmergencyLimitsSet,
+    /// `DELETE /internal/security/emergency-rate-limit`
+    EmergencyLimitsClear,
     /// `POST /api/v1/scan`
     Scan,
     /// `GET /.well-known/jwks.json`
@@ -81,6 +97,8 @@ pub enum OwnOp {
 }
 
 const PUBLIC: &[Listener] = &[Listener::Public];
+const EMERGENCY_LIMITS: &str = "/internal/security/emergency-rate-limit";
+const ADMIN: &[Listener] = &[Listener::Admin];
 const BOTH: &[Listener] = &[Listener::Public, Listener::Admin];
 
 #[rustfmt::skip] // a table: one operation a row
@@ -113,13 +131,21 @@ pub(super) const OPERATIONS: &[Operation] = &[
     account("own.user_keys", "GET", "/auth/users/{name}/api-keys", OwnOp::UserKeys, Permission::ReadUsers),
     account("own.user_key_create", "POST", "/auth/users/{name}/api-keys", OwnOp::UserKeyCreate, Permission::ManageKeys),
     account("own.emergency_revoke", "POST", "/auth/emergency-revoke", OwnOp::EmergencyRevoke, Permission::RevokeAll),
+    internal("own.quotas", "GET", "/internal/quota", OwnOp::Quotas, Permission::Limits),
+    internal("own.quota", "GET", "/internal/quota/{subject}", OwnOp::QuotaShow, Permission::Limits),
+    internal("own.quota_set", "PUT", "/internal/quota/{subject}", OwnOp::QuotaSet, Permission::Limits),
+    internal("own.quota_unset", "DELETE", "/internal/quota/{subject}", OwnOp::QuotaUnset, Permission::Limits),
+    internal("own.quota_reset", "POST", "/internal/quota/{subject}/reset", OwnOp::QuotaReset, Permission::Limits),
+    internal("own.emergency_limits", "GET", EMERGENCY_LIMITS, OwnOp::EmergencyLimits, Permission::Limits),
+    internal("own.emergency_limits_set", "POST", EMERGENCY_LIMITS, OwnOp::EmergencyLimitsSet, Permission::Limits),
+    internal("own.emergency_limits_clear", "DELETE", EMERGENCY_LIMITS, OwnOp::EmergencyLimitsClear, Permission::Limits),
     Operation { method: "POST", access: Access::Scope("scan"), ..own("own.scan", "/api/v1/scan", OwnOp::Scan, PUBLIC) },
     own("own.jwks", "/.well-known/jwks.json", OwnOp::Jwks, PUBLIC),
     own("own.openapi", "/openapi.json", OwnOp::OpenApi, PUBLIC),
     own("own.live", "/livez", OwnOp::Live, BOTH),
     own("own.ready", "/readyz", OwnOp::Ready, BOTH),
     own("own.health", "/system/health", OwnOp::Health, BOTH),
-    own("own.metrics", "/metrics", OwnOp::Metrics, &[Listener::Admin]),
+    own("own.metrics", "/metrics", OwnOp::Metrics, ADMIN),
 ];
 
 const fn account(
@@ -131,6 +157,17 @@ const fn account(
 ) -> Operation {
     let access = Access::Permission(permission);
     Operation { method, access, ..own(id, path, op, PUBLIC) }
+}
+
+/// What operators ask, on the admin listener.
+const fn internal(
+    id: &'static str,
+    method: &'static str,
+    path: &'static str,
+    op: OwnOp,
+    permission: Permission,
+) -> Operation {
+    Operation { listeners: ADMIN, ..account(id, method, path, op, permission) }
 }
 
 const fn own(

@@ -195,31 +195,9 @@ pub(super) async fn me(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
             "scopes": effective_scopes(identity),
             "mfa_enabled": mfa,
             "mfa_enrolment_required": identity.must_enrol(),
-            "used": used(call, identity).await,
+            "quotas": super::quota::of_caller(call).await,
         }),
     )
-}
-
-async fn used(call: &OwnCall<'_>, identity: &Identity) -> Vec<Value> {
-    let mut used = Vec::new();
-    for (level, subject, _) in identity.meters() {
-        let consumption = call.state.counters().consumption(*subject).await;
-        used.push(json!({
-            "level": level.name(),
-            "tokens": {
-                "minute": consumption.used.minute.tokens,
-                "hour": consumption.used.hour.tokens,
-                "day": consumption.used.day.tokens,
-            },
-            "gpu_seconds": {
-                "minute": seconds(consumption.used.minute.gpu_ms),
-                "hour": seconds(consumption.used.hour.gpu_ms),
-                "day": seconds(consumption.used.day.gpu_ms),
-            },
-            "in_flight": consumption.in_flight,
-        }));
-    }
-    used
 }
 
 /// What the role, and the key or token, both allow.
@@ -228,10 +206,6 @@ fn effective_scopes(identity: &Identity) -> BTreeSet<&str> {
         identity.scopes().all(|layer| layer.iter().any(|held| authz::covers(held, scope)))
     };
     identity.scopes().flatten().map(String::as_str).filter(|scope| held_by_all(scope)).collect()
-}
-
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
 }
 
 /// A role by its name in a request.

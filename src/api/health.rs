@@ -34,8 +34,9 @@ pub(super) fn health(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     let audit = call.state.audit().is_writable();
     let accounts = call.state.directory().is_current();
     let issuers = !call.state.issuers_fail();
+    let counters = !call.state.counters().is_degraded();
     let draining = call.state.is_draining();
-    let status = match (draining, audit && accounts && issuers) {
+    let status = match (draining, audit && accounts && issuers && counters) {
         (true, _) => "draining",
         (false, true) => "ok",
         (false, false) => "degraded",
@@ -46,7 +47,7 @@ pub(super) fn health(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
         &json!({
             "status": status,
             "version": env!("CARGO_PKG_VERSION"),
-            "components": { "audit": word(audit), "accounts": word(accounts), "issuers": word(issuers) },
+            "components": { "audit": word(audit), "accounts": word(accounts), "issuers": word(issuers), "counters": word(counters) },
             "mode": if call.snapshot.is_development() { "development" } else { "required" },
             "open_requests": call.state.open_requests(),
         }),
@@ -56,5 +57,10 @@ pub(super) fn health(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
 /// `GET /metrics`
 pub(super) fn metrics(call: &OwnCall<'_>) -> String {
     call.state.metrics().set_degraded("audit", !call.state.audit().is_writable());
-    call.state.metrics().encode()
+    let metrics = call.state.metrics();
+    metrics.set_degraded("counters", call.state.counters().is_degraded());
+    for (upstream, waiting) in call.state.queue_depths() {
+        metrics.set_queue_depth(&upstream, waiting);
+    }
+    metrics.encode()
 }

@@ -1,9 +1,11 @@
 //! The gateway's own endpoints.
 
 mod auth;
+mod emergency;
 mod health;
 mod keys;
 mod mfa;
+mod quota;
 pub(crate) mod scan;
 mod tokens;
 mod users;
@@ -77,6 +79,14 @@ async fn serve(call: &OwnCall<'_>) -> OwnOutcome {
         OwnOp::UserKeys => keys::list_of(call).await.into(),
         OwnOp::UserKeyCreate => keys::create_for(call).await.into(),
         OwnOp::EmergencyRevoke => users::emergency_revoke(call).await,
+        OwnOp::Quotas => quota::list(call).await.into(),
+        OwnOp::QuotaShow => quota::show(call).await.into(),
+        OwnOp::QuotaSet => quota::set(call).await,
+        OwnOp::QuotaUnset => quota::unset(call).await,
+        OwnOp::QuotaReset => quota::reset(call).await,
+        OwnOp::EmergencyLimits => emergency::show(call).await.into(),
+        OwnOp::EmergencyLimitsSet => emergency::set(call).await,
+        OwnOp::EmergencyLimitsClear => emergency::clear(call).await,
         OwnOp::Scan => scan::scan(call).await.into(),
         OwnOp::Jwks => tokens::jwks(call).into(),
         OwnOp::OpenApi => Ok(answer("application/json", OPENAPI.as_bytes().to_vec())).into(),

@@ -168,6 +168,8 @@ pub(super) fn told(denial: Denial) -> Failure {
         Some("permissions") => "--scopes: ".to_owned(),
         Some("expires_in") => "--expires: ".to_owned(),
         Some("username") => "NAME: ".to_owned(),
+        Some("subject") => "SUBJECT: ".to_owned(),
+        Some("limits") => "KEY=LIMIT: ".to_owned(),
         Some(name) => format!("--{}: ", name.replace('_', "-")),
     };
     let detail = match denial.operator_detail() {

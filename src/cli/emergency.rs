@@ -1,20 +1,22 @@
 //! `portcullis emergency`
 
+mod rate_limit;
+
 use portcullis_filters::accounts::{ApiKey, KeyId};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::accounts::{Accounts, Common, Sure, actor};
-use super::{Failure, Outcome};
-use crate::manage;
-
-/// Characters of a reason.
-const MAX_REASON: usize = 500;
+use super::Outcome;
+use super::accounts::{Accounts, Common, Sure, actor, told};
+use crate::{manage, quotas};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Revoke every session, token and API key of everyone, on every gateway and on open streams
     RevokeAll(RevokeAll),
+    /// Tighter limits for everybody, for a while
+    #[command(subcommand)]
+    RateLimit(rate_limit::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -29,8 +31,14 @@ pub(super) struct RevokeAll {
 }
 
 pub(super) fn run(command: &Command) -> Outcome {
-    let Command::RevokeAll(args) = command;
-    let reason = reason(&args.reason)?;
+    match command {
+        Command::RevokeAll(args) => revoke_all(args),
+        Command::RateLimit(command) => rate_limit::run(command),
+    }
+}
+
+fn revoke_all(args: &RevokeAll) -> Outcome {
+    let reason = &quotas::reason(&args.reason).map_err(told)?;
     let accounts = Accounts::open(&args.common.config)?;
     args.sure.confirm("Revoke every session, token and API key of everyone")?;
     let keys = accounts.secrets.environment_keys.iter();
@@ -51,31 +59,4 @@ pub(super) fn run(command: &Command) -> Outcome {
         revoked.keys, revoked.sessions, revoked.users
     );
     args.common.answer(&shown, &text)
-}
-
-fn reason(text: &str) -> Result<&str, Failure> {
-    let text = text.trim();
-    match text.chars().count() {
-        1..=MAX_REASON if !text.chars().any(char::is_control) => Ok(text),
-        _ => Err("--reason: say why, in 1 to 500 characters".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_a_line_of_text() {
-        for (text, expected) in [
-            (" a key leaked ", Some("a key leaked")),
-            (&*"x".repeat(500), Some(&*"x".repeat(500))),
-            (&"x".repeat(501), None),
-            ("a\nb", None),
-            ("  ", None),
-            ("", None),
-        ] {
-            assert_eq!(reason(text).ok(), expected, "{text}");
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! when it was not called rightly.
 
 mod accounts;
+mod ask;
 mod audit;
 mod check;
 mod emergency;
@@ -14,6 +15,7 @@ mod init;
 mod key;
 mod log;
 mod out;
+mod quota;
 mod rules;
 mod scan;
 mod serve;
@@ -58,7 +60,10 @@ enum Command {
     /// Tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// What ends everything at once
+    /// Limits that are changed while gateways run, and what is used
+    #[command(subcommand)]
+    Quota(quota::Command),
+    /// What tightens or ends everything at once
     #[command(subcommand)]
     Emergency(emergency::Command),
     /// The account store
@@ -117,6 +122,7 @@ fn run(command: Command) -> Outcome {
         Command::User(command) => user::run(&command),
         Command::Key(command) => key::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Quota(command) => quota::run(&command),
         Command::Emergency(command) => emergency::run(&command),
         Command::Store(command) => store::run(&command),
         Command::Scan(args) => scan::run(&args),

@@ -101,7 +101,7 @@ fn good_configurations_pass() {
     let folder = Folder::new("http://127.0.0.1:1");
     let shipped = std::fs::read_to_string(root().join("conf/portcullis.yaml")).unwrap();
     let one = "upstreams: {local: {url: 'http://127.0.0.1:11434'}}";
-    folder.write("shipped.yaml", &shipped.replace("upstreams: {}", one));
+    folder.write("shipped.yaml", &shipped.replace("\nupstreams: {}", &format!("\n{one}")));
     folder.write("least.yaml", one);
     for file in [CONFIG, "shipped.yaml", "least.yaml"] {
         let ran = folder.run(&["check", "-c", file]);

@@ -27,6 +27,8 @@ mod users;
 mod keys;
 /// `portcullis token`, `emergency`, `store`.
 mod tokens;
+/// `portcullis quota`, `emergency rate-limit`: limits changed beside a running gateway.
+mod quota;
 /// `portcullis init`: a folder that serves, and an owner with a second factor.
 mod init;
 /// The commands that need no gateway.

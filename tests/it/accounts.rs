@@ -35,6 +35,14 @@ const ENDPOINTS: &[(&str, &str, &str, [u16; 7])] = &[
     ("POST",   "/auth/users/{me}/role",           r#"{"role":"user"}"#,                             [403, 403, 401, 401, 403, 403, 401]),
     ("POST",   "/auth/users/{me}/api-keys",       r#"{"permissions":["llm:generate"]}"#,            [403, 403, 401, 401, 403, 403, 401]),
     ("DELETE", "/auth/users/{me}",                "",                                               [403, 403, 204, 204, 204, 403, 401]),
+    ("GET",    "/internal/quota",                  "",                                               [403, 403, 200, 200, 200, 403, 401]),
+    ("PUT",    "/internal/quota/global",           r#"{"limits":{"concurrent":9},"reason":"drill"}"#,[403, 403, 200, 200, 200, 403, 401]),
+    ("GET",    "/internal/quota/global",           "",                                               [403, 403, 200, 200, 200, 403, 401]),
+    ("POST",   "/internal/quota/global/reset",     r#"{"reason":"drill"}"#,                          [403, 403, 200, 200, 200, 403, 401]),
+    ("DELETE", "/internal/quota/global",           "",                                               [403, 403, 204, 404, 404, 403, 401]),
+    ("GET",    "/internal/security/emergency-rate-limit", "",                                               [403, 403, 200, 200, 200, 403, 401]),
+    ("POST",   "/internal/security/emergency-rate-limit", r#"{"reason":"drill"}"#,                          [403, 403, 200, 200, 200, 403, 401]),
+    ("DELETE", "/internal/security/emergency-rate-limit", "",                                               [403, 403, 200, 200, 200, 403, 401]),
     ("POST",   "/auth/emergency-revoke",          r#"{"reason":"drill","revoke_all":true}"#,        [403, 403, 403, 401, 403, 403, 401]),
     ("POST",   "/auth/logout",                    "{}",                                             [204, 204, 204, 204, 403, 403, 401]),
 ];
@@ -87,6 +95,8 @@ async fn each_role_and_credential_reaches_what_the_table_gives_it() {
             let target = format!("target-{number}");
             let (path, body) = (path.replace("{me}", &target), body.replace("{me}", &target));
             let body = serde_json::from_str(&body).unwrap_or_default();
+            let internal = path.starts_with("/internal/");
+            let caller = if internal { caller.at_admin(&gateway) } else { caller.clone() };
             let answer = caller.ask(method, &path, &body).await;
             assert_eq!(answer.status, *status, "{method} {path} by {number}: {answer:?}");
             answer.is(*status, code(*status, number == 6));

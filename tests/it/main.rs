@@ -10,6 +10,8 @@
 //! - `keys`: API keys, bounded in what they do, where, how long and how often.
 //! - `mfa`: the second factor, at logins and at grave steps.
 //! - `oidc`: users for whom an external issuer vouches.
+//! - `quota`: limits on every level are hard.
+//! - `quota_admin`: operators change limits while gateways run.
 //! - `retry`: which failures of an upstream are mended by another try.
 //! - `revocation`: what one gateway revokes the other refuses, and cuts.
 //! - `services`: backends that say who their user is.
@@ -37,6 +39,8 @@ mod grant;
 mod keys;
 mod mfa;
 mod oidc;
+mod quota;
+mod quota_admin;
 mod retry;
 mod revocation;
 mod services;

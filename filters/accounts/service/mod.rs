@@ -145,6 +145,11 @@ impl Services {
         Ok(Self { known, nobody })
     }
 
+    /// The role that the users of a service have.
+    pub(crate) fn role(&self, service: &str) -> Option<AccountRole> {
+        self.known.get(service).map(|known| known.role)
+    }
+
     /// The role of the service that signed this.
     fn signer(&self, signed: &Signed<'_>, signature: &[u8]) -> Result<AccountRole, AssertionError> {
         let known = self.known.get(signed.service);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`sql`] | [`SqlStore`]: SQLite in a file, or Postgres for several gateways; one set of statements |
 //! | `schema` | the migrations, embedded and numbered |
+//! | `standing` | limits that operators change while gateways run |
 //! | [`seal`] | columns that are encrypted at rest, and the rotation of their key |
 //! | `tally` | how failed logins add up to a wait |
 //!
@@ -15,6 +16,7 @@
 mod schema;
 pub mod seal;
 pub mod sql;
+mod standing;
 #[cfg(test)]
 mod suite;
 mod tally;
@@ -29,9 +31,11 @@ use secrecy::SecretString;
 
 use super::AccountRole;
 use super::api_key::{KeyDigest, KeyId};
+use crate::standing::SubjectName;
 
 pub use schema::SCHEMA_VERSION;
 pub use sql::{SqlStore, StoreOptions};
+pub use standing::{EmergencyLimits, QuotaOverride, Standing};
 
 /// Why the store did not do what was asked. Never contains a secret or a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,6 +265,20 @@ pub struct Event {
     pub action: String,
     /// Whom or what it concerns: the name of a user, the id of a key, the reason of an emergency.
     pub target: String,
+    /// What the change was, where the action does not say it all.
+    pub told: Told,
+}
+
+/// What a change of limits was, for the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make them whole")]
+pub struct Told {
+    /// What was set before.
+    pub before: Option<String>,
+    /// What is set now.
+    pub after: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// What changed after some number of the counter.
@@ -279,6 +297,11 @@ pub struct Changes {
     pub keys: Vec<Key>,
     /// Ids of sessions and scoped tokens that are void, with the time they would have expired.
     pub revoked: Vec<(String, u64)>,
+    /// What is set of limits, if that changed.
+    pub standing: Option<Standing>,
+    /// Subjects whose use is to be forgotten. A reader who has seen nothing is told of none: what was
+    /// to be forgotten then is none of its concern.
+    pub resets: Vec<SubjectName>,
 }
 
 /// What was revoked at once.
@@ -440,6 +463,39 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// After a check that came to no result: takes the charge back and nothing else.
     async fn refund_login(&self, name: &str, address: IpAddr) -> Result<()>;
+
+    /// Sets other limits for a subject, in the place of those that were set before: gives these.
+    async fn set_override(&self, new: &QuotaOverride, by: &Actor) -> Result<Option<QuotaOverride>>;
+
+    /// Takes the limits of a subject back that were set: gives them.
+    async fn remove_override(
+        &self,
+        subject: &SubjectName,
+        now: u64,
+        by: &Actor,
+    ) -> Result<QuotaOverride>;
+
+    /// Has every gateway forget what a subject has used.
+    async fn reset_quota(
+        &self,
+        subject: &SubjectName,
+        reason: &str,
+        now: u64,
+        by: &Actor,
+    ) -> Result<()>;
+
+    /// Sets tighter limits for everybody, in the place of those that were set before: gives these.
+    async fn set_emergency(
+        &self,
+        new: &EmergencyLimits,
+        by: &Actor,
+    ) -> Result<Option<EmergencyLimits>>;
+
+    /// Takes the tighter limits for everybody back: gives them, nothing if there were none.
+    async fn clear_emergency(&self, now: u64, by: &Actor) -> Result<Option<EmergencyLimits>>;
+
+    /// All limits that are set.
+    async fn standing(&self) -> Result<Standing>;
 
     /// Writes down when keys and sessions were last used. Makes no change that is counted.
     async fn touch(&self, touches: &Touches) -> Result<()>;

@@ -8,6 +8,7 @@
 //! | `tx` | one transaction: the counter, and events for the record |
 //! | `users` `epochs` `declare` `keys` `sessions` `mfa` `login` | the statements, by theme |
 //! | `feed` | what changed since a reader last looked |
+//! | `standing` | limits that operators change while gateways run |
 //! | `upkeep` | last uses, events, and forgetting what is over |
 //! | `rotation` | sealed columns under the previous key are sealed anew |
 //! | `rows` `error` | rows to values, errors to answers |
@@ -28,6 +29,7 @@ mod place;
 mod rotation;
 mod rows;
 mod sessions;
+mod standing;
 mod tx;
 mod upkeep;
 mod users;

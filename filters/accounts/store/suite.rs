@@ -12,6 +12,7 @@ mod mfa;
 mod rotation;
 mod scale;
 mod sessions;
+mod standing;
 mod users;
 
 use std::sync::Arc;

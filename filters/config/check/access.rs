@@ -7,7 +7,7 @@ use crate::config::explain;
 use crate::config::roles::{RoleName, SCOPES};
 use crate::config::types::Config;
 
-use super::{at_most, networks, patterns, refers, unique};
+use super::{at_most, networks, patterns, refers, unique, within};
 
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     roles(config, report);
@@ -29,6 +29,7 @@ fn roles(config: &Config, report: &mut Report<'_>) {
         scopes(report, &format!("{path}.scopes"), &role.scopes);
         patterns(report, &format!("{path}.models"), &role.models);
         refers(report, &format!("{path}.quota"), "quota", &role.quota, &config.quotas);
+        within(report, &format!("{path}.weight"), role.weight, &(1..=1_000));
     }
 }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use crate::config::access::{Auth, Login};
+use crate::config::counters::{Counters, CountersBackend, RedisMode};
 use crate::config::diagnostic::{Report, quote};
 use crate::config::quota::Quota;
 use crate::config::store::Store;
 use crate::config::types::{Caps, Config, Limits, Server};
 
-use super::{name, timeout, within, within_secs, within_time};
+use super::{glob, name, refers, timeout, within, within_secs, within_time};
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -27,6 +28,8 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
         name(report, &format!("quotas.{key}"), key);
         quotas(quota, &format!("quotas.{key}"), report);
     }
+    shared_quotas(config, report);
+    counters(&config.counters, report);
     firewall(config, report);
     let file = config.audit.file.as_os_str();
     report.require(!file.is_empty(), "audit.file", "the audit trail has no file", "name one");
@@ -126,20 +129,71 @@ const CAPPED: [&str; 16] = [
 ];
 
 fn quotas(quota: &Quota, path: &str, report: &mut Report<'_>) {
-    for (key, value) in [
+    let others = [
         ("requests_per_minute", quota.requests_per_minute.map(u64::from)),
         ("burst", Some(u64::from(quota.burst))),
         ("concurrent", quota.concurrent.map(u64::from)),
-        ("tokens_per_minute", quota.tokens_per_minute),
-        ("tokens_per_hour", quota.tokens_per_hour),
-        ("tokens_per_day", quota.tokens_per_day),
-        ("gpu_seconds_per_minute", quota.gpu_seconds_per_minute),
-        ("gpu_seconds_per_hour", quota.gpu_seconds_per_hour),
-        ("gpu_seconds_per_day", quota.gpu_seconds_per_day),
-    ] {
+    ];
+    for (key, value) in others.into_iter().chain(quota.windows()) {
         let value = value.unwrap_or(1);
         within(report, &format!("{path}.{key}"), value, &(1..=1_000_000_000_000));
     }
+}
+
+fn shared_quotas(config: &Config, report: &mut Report<'_>) {
+    let shared = &config.shared_quotas;
+    let mut named = |path: String, quota: &str| {
+        refers(report, &path, "quota", quota, &config.quotas);
+    };
+    shared.global.iter().for_each(|quota| named("shared_quotas.global".to_owned(), quota));
+    shared.address.iter().for_each(|quota| named("shared_quotas.address".to_owned(), quota));
+    for (role, quota) in &shared.roles {
+        named(format!("shared_quotas.roles.{}", role.as_str()), quota);
+    }
+    for (upstream, quota) in &shared.upstreams {
+        named(format!("shared_quotas.upstreams.{upstream}"), quota);
+    }
+    for (index, entry) in shared.models.iter().enumerate() {
+        named(format!("shared_quotas.models[{index}].quota"), &entry.quota);
+    }
+    for upstream in shared.upstreams.keys() {
+        let path = format!("shared_quotas.upstreams.{upstream}");
+        refers(report, &path, "upstream", upstream, &config.upstreams);
+    }
+    for (index, entry) in shared.models.iter().enumerate() {
+        glob(report, &format!("shared_quotas.models[{index}].model"), &entry.model);
+    }
+}
+
+fn counters(counters: &Counters, report: &mut Report<'_>) {
+    let millis = Duration::from_millis;
+    within_time(report, "counters.timeout", counters.timeout, &(millis(5)..=millis(150)));
+    within_secs(report, "counters.lease", counters.lease, &(2..=600));
+    within(report, "counters.gateways", counters.gateways, &(1..=1_000));
+    name(report, "counters.prefix", &counters.prefix);
+    name(report, "counters.master", &counters.master);
+    let redis = counters.backend == CountersBackend::Redis;
+    let help = "name it: urls: [\"redis://127.0.0.1:6379\"]";
+    report.require(!redis || !counters.urls.is_empty(), "counters.urls", "no server", help);
+    let one = counters.mode != RedisMode::Single || counters.urls.len() <= 1;
+    let help = "write `mode: sentinel` or `mode: cluster`, or name one";
+    report.require(one, "counters.urls", "one server has one URL", help);
+    for (index, url) in counters.urls.iter().enumerate() {
+        redis_url(url, &format!("counters.urls[{index}]"), report);
+    }
+}
+
+/// Does not repeat the URL: there may be a password in it.
+fn redis_url(url: &str, path: &str, report: &mut Report<'_>) {
+    let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"));
+    let help = "write redis://HOST:PORT or redis://HOST:PORT/DB, with TLS rediss://";
+    report.require(rest.is_some(), path, "this is not the URL of a Redis server", help);
+    let rest = rest.unwrap_or("host");
+    let help = "its user and password are `counters.username` and `counters.password`";
+    report.require(!rest.contains('@'), path, "this URL holds a user or a password", help);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:/[]_".contains(&b);
+    let holds = !rest.is_empty() && rest.bytes().all(|b| plain(b) || b == b'@');
+    report.require(holds, path, "this URL has no valid host", "write redis://HOST:PORT");
 }
 
 fn firewall(config: &Config, report: &mut Report<'_>) {

@@ -6,7 +6,7 @@ use crate::config::types::Config;
 use crate::config::upstream::{Match, Route, Upstream};
 use crate::glob::Glob;
 
-use super::{glob, is_pattern, refers, timeout, unique};
+use super::{glob, is_pattern, refers, timeout, unique, within};
 
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     for (name, upstream) in &config.upstreams {
@@ -44,6 +44,11 @@ fn timeouts(upstream: &Upstream, path: &str, report: &mut Report<'_>) {
     let positive = upstream.gpus > 0.0 && upstream.gpus <= 1024.0;
     let message = format!("{} is out of range", upstream.gpus);
     report.require(positive, &format!("{path}.gpus"), message, "more than 0, at most 1024");
+    let slots = upstream.concurrent.unwrap_or(1);
+    within(report, &format!("{path}.concurrent"), slots, &(1..=1_000_000));
+    within(report, &format!("{path}.queue.waiting"), upstream.queue.waiting, &(0..=100_000));
+    within(report, &format!("{path}.queue.per_user"), upstream.queue.per_user, &(1..=100_000));
+    timeout(report, &format!("{path}.queue.deadline"), upstream.queue.deadline, 600);
 }
 
 fn models(upstream: &Upstream, path: &str, report: &mut Report<'_>) {

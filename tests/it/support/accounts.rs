@@ -128,6 +128,11 @@ impl Caller {
         Self { address: gateway.address, ..self.clone() }
     }
 
+    /// The same to the listener for operators.
+    pub(crate) fn at_admin(&self, gateway: &Gateway) -> Self {
+        Self { address: gateway.admin, ..self.clone() }
+    }
+
     /// The credential that it shows in `Authorization`.
     pub(crate) fn credential(&self) -> &str {
         let field = self.fields.iter().find(|(name, _)| name == "Authorization");
@@ -154,7 +159,7 @@ impl Caller {
     /// Asks with a body where the method has one.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
         match method {
-            "POST" | "PATCH" => self.send(method, path, body.to_string().as_bytes()).await,
+            "POST" | "PATCH" | "PUT" => self.send(method, path, body.to_string().as_bytes()).await,
             _ => self.connect().await.ask(&self.head(method, path).bytes()).await,
         }
     }
@@ -169,6 +174,10 @@ impl Caller {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask("POST", path, body).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PUT", path, body).await
     }
 
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {

@@ -34,6 +34,8 @@ use super::{PATIENCE, until};
 pub(crate) struct Gateway {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it listens for operators.
+    pub(crate) admin: SocketAddr,
     /// Where it listens with TLS.
     pub(crate) secure: Option<SocketAddr>,
     /// The declared API key, of its owner.
@@ -73,16 +75,18 @@ impl Gateway {
         loaded.config.audit.file = folder.next_trail().into();
         let audit = loaded.base.join(&loaded.config.audit.file);
         let tls = loaded.certificates.get("public").map(|c| c.settings().unwrap().build());
-        let (app, state) = app(loaded, clock, tls.is_some());
+        let (app, admin, state) = apps(loaded, clock, tls.is_some());
         let (shutdown, watch) = watch::channel(false);
         let mut accepting = Vec::new();
         let address = listen(&app, None, &watch, &mut accepting).await;
+        let admin = listen(&admin, None, &watch, &mut accepting).await;
         let secure = match tls {
             Some(tls) => Some(listen(&app, Some(Arc::new(tls)), &watch, &mut accepting).await),
             None => None,
         };
         Self {
             address,
+            admin,
             secure,
             key: key.expose_secret().to_owned(),
             state,
@@ -176,21 +180,26 @@ fn load(folder: &Folder, clock: &Clock) -> Loaded {
     boot::load(&folder.config(), clock).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn app(loaded: Loaded, clock: Clock, hsts: bool) -> (Arc<App>, Arc<State>) {
+/// The applications of the public listener and of the one for operators.
+fn apps(loaded: Loaded, clock: Clock, hsts: bool) -> (Arc<App>, Arc<App>, Arc<State>) {
     let limits = loaded.config.listeners[0].limits.clone();
     let state = boot::state(loaded, clock).unwrap();
-    let conf = ServerConf { max_retries: 3, ..ServerConf::default() };
-    let connections = ConnectionLimits {
-        max_connections: limits.max_connections as usize,
-        header_timeout: limits.header_timeout,
+    let conf = Arc::new(ServerConf { max_retries: 3, ..ServerConf::default() });
+    let app = |listener, hsts| {
+        let connections = ConnectionLimits {
+            max_connections: limits.max_connections as usize,
+            header_timeout: limits.header_timeout,
+        };
+        let policy = policy(listener, &limits, hsts);
+        Arc::new(server::app(&state, policy, connections, &conf))
     };
-    let app = server::app(&state, policy(&limits, hsts), connections, &Arc::new(conf));
-    (Arc::new(app), state)
+    let (public, admin) = (app(Listener::Public, hsts), app(Listener::Admin, false));
+    (public, admin, state)
 }
 
-fn policy(limits: &Limits, hsts: bool) -> ListenerPolicy {
+fn policy(listener: Listener, limits: &Limits, hsts: bool) -> ListenerPolicy {
     ListenerPolicy {
-        listener: Listener::Public,
+        listener,
         max_header_bytes: limits.max_header_bytes as usize,
         max_body_bytes: limits.max_body_bytes,
         body_timeout: limits.body_timeout,

@@ -197,7 +197,7 @@ auth:
   users: [{{name: {USER}, role: owner, password_hash: {{file: alice.hash}}}}]
   api_keys: [{{id: {id}, user: {USER}, digest: {digest}, {rights}}}]
 {auth}
-quotas: {{default: {{{quota}}}, small: {{requests_per_minute: 60, burst: 2}}}}
+quotas: {{default: {{{quota}}}, small: {{requests_per_minute: 60, burst: 2}}, two: {{requests_per_day: 2}}}}
 {blocks}
 "
         )

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::tls::Authority;
@@ -192,6 +193,21 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.accepting.abort();
     }
+}
+
+/// An upstream that answers with this JSON when it is told to.
+pub(crate) async fn held(answer: &Value) -> (Upstream, Arc<Semaphore>) {
+    let go = Arc::new(Semaphore::new(0));
+    let (waiting, answer) = (Arc::clone(&go), answer.clone());
+    let upstream = Upstream::start(move |talk| {
+        let (go, answer) = (Arc::clone(&waiting), answer.clone());
+        async move {
+            go.acquire().await.unwrap().forget();
+            talk.json(200, &answer).await
+        }
+    })
+    .await;
+    (upstream, go)
 }
 
 /// The end of an answer that breaks off.

@@ -2,7 +2,7 @@
 
 use sqlx::any::AnyRow;
 
-use super::super::{Changes, Key, Result, User};
+use super::super::{Changes, Key, Result, Standing, User};
 use super::error::unexpected;
 use super::query;
 use super::rows::{column, integer, key, number, select_keys, user, user_columns};
@@ -21,6 +21,7 @@ impl Tx<'_> {
     pub(super) async fn changes(&mut self, since: u64) -> Result<Changes> {
         let (revision, horizon) = (self.state("revision").await?, self.state("horizon").await?);
         let full = since == 0 || since < horizon || since > revision;
+        let resets = if since == 0 { Vec::new() } else { self.resets(since).await? };
         let since = if full { 0 } else { integer(since) };
         Ok(Changes {
             revision,
@@ -29,6 +30,8 @@ impl Tx<'_> {
             removed_users: if full { Vec::new() } else { self.removed_users(since).await? },
             keys: self.changed_keys(since).await?,
             revoked: self.changed_revocations(since).await?,
+            standing: self.changed_standing(full, since).await?,
+            resets,
         })
     }
 
@@ -86,8 +89,13 @@ impl Tx<'_> {
         rows.iter().map(|row| Ok((column(row, "id")?, number(row, "expires_at")?))).collect()
     }
 
+    async fn changed_standing(&mut self, full: bool, since: i64) -> Result<Option<Standing>> {
+        let changed = full || integer(self.state("standing").await?) > since;
+        if changed { self.standing().await.map(Some) } else { Ok(None) }
+    }
+
     async fn state(&mut self, name: &str) -> Result<u64> {
-        let sql = "SELECT revision, horizon FROM state WHERE id = 1";
+        let sql = "SELECT revision, horizon, standing FROM state WHERE id = 1";
         let row = query(sql).fetch_optional(&mut *self.conn).await?.ok_or_else(unexpected)?;
         number(&row, name)
     }

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::super::{
-    Actor, Changes, Event, Key, NewUser, Result, Revoked, Session, Store, ThrottleLimits, Touches,
-    User, UserChange,
+    Actor, Changes, EmergencyLimits, Event, Key, NewUser, QuotaOverride, Result, Revoked, Session,
+    Standing, Store, ThrottleLimits, Touches, User, UserChange,
 };
 use super::upkeep::{EXPIRED, ORPHANS, Used};
 use super::{Kind, SqlStore};
 use crate::accounts::api_key::KeyId;
+use crate::standing::SubjectName;
 
 /// Uses that are written down in one transaction.
 const TOUCHES: usize = 200;
@@ -180,6 +181,46 @@ impl Store for SqlStore {
 
     async fn refund_login(&self, name: &str, address: IpAddr) -> Result<()> {
         operation!(self, Write, usual, [name], |tx| tx.refund_login(&name, address))
+    }
+
+    async fn set_override(&self, new: &QuotaOverride, by: &Actor) -> Result<Option<QuotaOverride>> {
+        operation!(self, Write, usual, [new, by], |tx| tx.set_override(&new, &by))
+    }
+
+    async fn remove_override(
+        &self,
+        subject: &SubjectName,
+        now: u64,
+        by: &Actor,
+    ) -> Result<QuotaOverride> {
+        operation!(self, Write, usual, [subject, by], |tx| tx.remove_override(&subject, now, &by))
+    }
+
+    async fn reset_quota(
+        &self,
+        subject: &SubjectName,
+        reason: &str,
+        now: u64,
+        by: &Actor,
+    ) -> Result<()> {
+        operation!(self, Write, usual, [subject, reason, by], |tx| tx
+            .reset_quota(&subject, &reason, now, &by))
+    }
+
+    async fn set_emergency(
+        &self,
+        new: &EmergencyLimits,
+        by: &Actor,
+    ) -> Result<Option<EmergencyLimits>> {
+        operation!(self, Write, usual, [new, by], |tx| tx.set_emergency(&new, &by))
+    }
+
+    async fn clear_emergency(&self, now: u64, by: &Actor) -> Result<Option<EmergencyLimits>> {
+        operation!(self, Write, usual, [by], |tx| tx.clear_emergency(now, &by))
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        operation!(self, Snapshot, long, [], |tx| tx.standing())
     }
 
     async fn take_events(&self) -> Result<Vec<Event>> {

@@ -3,7 +3,7 @@
 use sqlx::AnyConnection;
 
 use super::super::seal::Seals;
-use super::super::{Actor, Result};
+use super::super::{Actor, Result, Told};
 use super::error::unexpected;
 use super::rows::{column, integer};
 use super::{Backend, query};
@@ -57,19 +57,34 @@ impl<'c> Tx<'c> {
         action: &'static str,
         target: &str,
     ) -> Result<()> {
+        self.tell(by, now, action, target, &Told::default()).await
+    }
+
+    /// The same of a change of which the record says more.
+    pub(super) async fn tell(
+        &mut self,
+        by: &Actor,
+        now: u64,
+        action: &'static str,
+        target: &str,
+        told: &Told,
+    ) -> Result<()> {
         if !by.unrecorded {
             return Ok(());
         }
         let revision = self.change().await?;
         query(
-            "INSERT INTO events (revision, action, target, actor, happened_at) \
-             VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO events (revision, action, target, actor, happened_at, value_before, \
+             value_after, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(revision)
         .bind(action)
         .bind(target)
         .bind(by.name.as_str())
         .bind(integer(now))
+        .bind(told.before.as_deref())
+        .bind(told.after.as_deref())
+        .bind(told.reason.as_deref())
         .execute(&mut *self.conn)
         .await?;
         Ok(())

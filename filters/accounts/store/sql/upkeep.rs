@@ -2,7 +2,7 @@
 
 use sqlx::{Any, AssertSqlSafe};
 
-use super::super::{Event, Result};
+use super::super::{Event, Result, Told};
 use super::query;
 use super::rows::{column, integer, number, some_number};
 use super::tx::Tx;
@@ -36,11 +36,15 @@ impl Used {
 
 /// One statement each, so that nobody waits long for any of them. Uses of what is no more go last,
 /// after keys and sessions.
-pub(super) const EXPIRED: [&str; 4] = [
+pub(super) const EXPIRED: [&str; 7] = [
     "DELETE FROM sessions WHERE expires_at <= $1",
     "DELETE FROM revocations WHERE expires_at <= $1",
     "DELETE FROM single_use WHERE expires_at <= $1",
     "DELETE FROM tallies WHERE forget_at <= $1",
+    "DELETE FROM quota_overrides WHERE ends_at <= $1",
+    "DELETE FROM emergency_limits WHERE ends_at <= $1",
+    // A day later: by then every gateway that serves has seen it.
+    "DELETE FROM quota_resets WHERE reset_at + 86400 <= $1",
 ];
 
 /// See [`EXPIRED`].
@@ -65,7 +69,8 @@ impl Tx<'_> {
     }
 
     pub(super) async fn take_events(&mut self) -> Result<Vec<Event>> {
-        let sql = "DELETE FROM events RETURNING revision, action, target, actor, happened_at";
+        let sql = "DELETE FROM events RETURNING revision, action, target, actor, happened_at, \
+                   value_before, value_after, reason";
         let rows = query(sql).fetch_all(&mut *self.conn).await?;
         let mut events = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -74,6 +79,11 @@ impl Tx<'_> {
                 actor: column(row, "actor")?,
                 action: column(row, "action")?,
                 target: column(row, "target")?,
+                told: Told {
+                    before: column(row, "value_before")?,
+                    after: column(row, "value_after")?,
+                    reason: column(row, "reason")?,
+                },
             };
             events.push((number(row, "revision")?, event));
         }
