@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use crate::scan::PiiKind;
+
 /// What prompts and answers may hold.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,7 +62,7 @@ impl Default for Policy {
             threshold: 0.85,
             secrets: DataAction::Redact,
             pii: DataAction::Redact,
-            pii_kinds: vec![PiiKind::Email, PiiKind::Card],
+            pii_kinds: PiiKind::ALL.into_iter().filter(|kind| kind.is_default()).collect(),
         }
     }
 }
@@ -99,14 +101,4 @@ pub enum DataAction {
     Redact,
     /// The request is refused, the answer withheld.
     Block,
-}
-
-/// A kind of personal data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PiiKind {
-    /// An e-mail address.
-    Email,
-    /// The number of a payment card, with a valid Luhn digit.
-    Card,
 }

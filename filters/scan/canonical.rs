@@ -49,30 +49,33 @@ impl View {
     /// dropped every byte keeps its place, and the compiler makes vector code of it.
     fn canonical_ascii(text: &str) -> Self {
         let bytes: Vec<u8> = text.bytes().map(canonical_byte).collect();
-        let controls = bytes.iter().fold(false, |any, b| any | b.is_ascii_control());
-        if controls || memchr::memmem::find(&bytes, b"  ").is_some() {
-            return Self::collapsed_ascii(text);
+        if needs_collapsing(&bytes) {
+            return Self::collapsed_ascii(&bytes);
         }
         let text = String::from_utf8(bytes).unwrap_or_default();
         Self { source_len: text.len(), text, ..Self::default() }
     }
 
-    /// Byte by byte, where white space has to be collapsed or control characters dropped.
-    fn collapsed_ascii(text: &str) -> Self {
-        let mut view = Self::sized(text);
-        let mut out = Vec::with_capacity(text.len());
-        let (mut dropped, mut last) = (0, 0);
-        for (source, &b) in text.as_bytes().iter().enumerate() {
-            let b = canonical_byte(b);
-            if b.is_ascii_control() || (b == b' ' && last == b' ') {
-                continue;
+    /// Copies the stretches between what has to be dropped: control characters, and white space
+    /// after white space.
+    fn collapsed_ascii(bytes: &[u8]) -> Self {
+        let mut view = Self { source_len: bytes.len(), ..Self::default() };
+        let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let kept = length_kept(rest);
+            if kept > 0 {
+                if view.shift != out.len().cast_signed() - at.cast_signed() {
+                    view.shift = out.len().cast_signed() - at.cast_signed();
+                    view.anchors.push(Anchor { view: out.len(), source: at });
+                }
+                out.extend_from_slice(rest.get(..kept).unwrap_or_default());
             }
-            if source - out.len() != dropped {
-                dropped = source - out.len();
-                view.anchors.push(Anchor { view: out.len(), source });
-            }
-            out.push(b);
-            last = b;
+            at += kept;
+            let space = out.last() == Some(&b' ');
+            let dropped = |b: &&u8| b.is_ascii_control() || (space && **b == b' ');
+            at += rest.get(kept..).unwrap_or_default().iter().take_while(dropped).count();
         }
         view.text = String::from_utf8(out).unwrap_or_default();
         view
@@ -147,6 +150,33 @@ impl View {
 /// White space is a space, capitals are small.
 const fn canonical_byte(b: u8) -> u8 {
     if matches!(b, b'\t'..=b'\r') { b' ' } else { b.to_ascii_lowercase() }
+}
+
+/// Whether there is a control character or a second space in a row.
+fn needs_collapsing(bytes: &[u8]) -> bool {
+    let controls = bytes.iter().fold(false, |any, b| any | b.is_ascii_control());
+    let next = bytes.get(1..).unwrap_or_default();
+    controls | bytes.iter().zip(next).fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
+}
+
+/// How many bytes there are before the first that has to be dropped, as far as one looks at once.
+fn length_kept(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 64;
+    let mut at = 0;
+    while let Some(block) = bytes.get(at..at + BLOCK + 1) {
+        if needs_collapsing(block) {
+            break;
+        }
+        at += BLOCK;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let mut last = 0;
+    let stays = |b: &&u8| {
+        let stays = !(b.is_ascii_control() || (**b == b' ' && last == b' '));
+        last = **b;
+        stays
+    };
+    at + rest.iter().take_while(stays).count()
 }
 
 /// The nearest range of whole characters around `range`.

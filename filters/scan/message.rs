@@ -125,10 +125,11 @@ impl<'p> Message<'p> {
             let label = Label::of(rule);
             self.hide(label, &places(&range), self.policy.secrets, SECRET_PLACEHOLDER, report);
         }
+        let survey = reading.survey();
         for &kind in &self.policy.pii_kinds {
-            let name = self.scanner.pii_names.of(kind);
+            let Some(name) = self.scanner.pii_names.of(kind) else { continue };
             let label = Label { kind: Kind::Pii, r#type: name, rule: name, score: 1.0 };
-            for range in reading.personal(kind) {
+            for range in reading.personal(&survey, kind) {
                 self.hide(label, &places(&range), self.policy.pii, kind.placeholder(), report);
             }
         }

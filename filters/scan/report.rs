@@ -96,7 +96,7 @@ impl Default for Policy {
             threshold: 0.85,
             secrets: Action::Redact,
             pii: Action::Redact,
-            pii_kinds: vec![PiiKind::Email, PiiKind::Card],
+            pii_kinds: PiiKind::ALL.into_iter().filter(|kind| kind.is_default()).collect(),
         }
     }
 }

@@ -13,15 +13,38 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::Spanned;
 
+use super::checksum::Checksum;
+use super::credential::{assigned, entropy, is_placeholder, is_uuid};
 use super::lookalikes::fold;
 
 /// Rules lighter than this are broad phrases, which also the operator's own texts use.
 pub(super) const BROAD: f32 = 0.5;
 
 /// The rule files in the program, by name.
-const BUILTIN: [(&str, &str); 2] = [
-    ("injection.yaml", include_str!("../../conf/rules/injection.yaml")),
-    ("secrets.yaml", include_str!("../../conf/rules/secrets.yaml")),
+const BUILTIN: [(&str, &str); 23] = [
+    ("injection/override.yaml", include_str!("../../conf/rules/injection/override.yaml")),
+    ("injection/leak.yaml", include_str!("../../conf/rules/injection/leak.yaml")),
+    ("injection/jailbreak.yaml", include_str!("../../conf/rules/injection/jailbreak.yaml")),
+    ("injection/forgery.yaml", include_str!("../../conf/rules/injection/forgery.yaml")),
+    ("injection/indirect.yaml", include_str!("../../conf/rules/injection/indirect.yaml")),
+    ("injection/encoded.yaml", include_str!("../../conf/rules/injection/encoded.yaml")),
+    ("injection/code.yaml", include_str!("../../conf/rules/injection/code.yaml")),
+    ("injection/germanic.yaml", include_str!("../../conf/rules/injection/germanic.yaml")),
+    ("injection/romance.yaml", include_str!("../../conf/rules/injection/romance.yaml")),
+    ("injection/slavic.yaml", include_str!("../../conf/rules/injection/slavic.yaml")),
+    ("injection/near-east.yaml", include_str!("../../conf/rules/injection/near-east.yaml")),
+    ("injection/asian.yaml", include_str!("../../conf/rules/injection/asian.yaml")),
+    ("secrets/ai.yaml", include_str!("../../conf/rules/secrets/ai.yaml")),
+    ("secrets/chat.yaml", include_str!("../../conf/rules/secrets/chat.yaml")),
+    ("secrets/cloud.yaml", include_str!("../../conf/rules/secrets/cloud.yaml")),
+    ("secrets/code.yaml", include_str!("../../conf/rules/secrets/code.yaml")),
+    ("secrets/crypto.yaml", include_str!("../../conf/rules/secrets/crypto.yaml")),
+    ("secrets/data.yaml", include_str!("../../conf/rules/secrets/data.yaml")),
+    ("secrets/generic.yaml", include_str!("../../conf/rules/secrets/generic.yaml")),
+    ("secrets/mail.yaml", include_str!("../../conf/rules/secrets/mail.yaml")),
+    ("secrets/monitoring.yaml", include_str!("../../conf/rules/secrets/monitoring.yaml")),
+    ("secrets/payment.yaml", include_str!("../../conf/rules/secrets/payment.yaml")),
+    ("secrets/work.yaml", include_str!("../../conf/rules/secrets/work.yaml")),
 ];
 
 const REGEX_SIZE_LIMIT: usize = 4 << 20;
@@ -90,11 +113,20 @@ struct Entry {
     languages: Vec<String>,
     #[serde(default)]
     roles: Vec<InRole>,
+    #[serde(default)]
     keywords: Vec<String>,
+    /// Names that a secret must be assigned to; the pattern is then that of the value.
+    #[serde(default)]
+    assigned: Vec<String>,
     pattern: Pattern,
     /// Bits per character that a secret must have at least, to tell it from words.
     #[serde(default)]
     entropy: f32,
+    /// Whether a secret must hold a digit, and be no UUID.
+    #[serde(default)]
+    digit: bool,
+    /// What proves a secret, whatever it looks like.
+    checksum: Option<Checksum>,
     /// A hit that holds one of these, in lower case, is a placeholder and no secret.
     #[serde(default)]
     except: Vec<String>,
@@ -176,7 +208,8 @@ impl Rule {
     }
 
     pub(super) fn keywords(&self) -> impl Iterator<Item = String> {
-        self.entry.keywords.iter().map(|keyword| canonical_literal(keyword))
+        let words = self.entry.keywords.iter().chain(&self.entry.assigned);
+        words.map(|keyword| canonical_literal(keyword))
     }
 
     /// Whether a hit in a text of this role counts: broad phrases are the operator's daily words.
@@ -191,11 +224,40 @@ impl Rule {
         }
     }
 
-    /// Whether a matched credential is a real one by its looks, and no placeholder.
+    /// Whether a matched credential is a real one by its checksum or its looks, and no placeholder.
     pub(super) fn is_plausible(&self, secret: &[u8]) -> bool {
+        match self.entry.checksum.map(|checksum| (checksum.holds(secret), checksum.is_required())) {
+            Some((true, _)) => true,
+            Some((false, true)) => false,
+            Some((false, false)) | None => self.looks_random(secret),
+        }
+    }
+
+    fn looks_random(&self, secret: &[u8]) -> bool {
         let lower = secret.to_ascii_lowercase();
         let holds = |word: &String| memchr::memmem::find(&lower, word.as_bytes()).is_some();
-        entropy(secret) >= self.entry.entropy && !self.entry.except.iter().any(holds)
+        let numbered = || lower.iter().any(u8::is_ascii_digit) && !is_uuid(secret);
+        let digit = !self.entry.digit || numbered();
+        let innocent = self.entry.kind == Kind::Secret && is_placeholder(&lower);
+        digit
+            && entropy(secret) >= self.entry.entropy
+            && !innocent
+            && !self.entry.except.iter().any(holds)
+    }
+
+    /// Of a rule whose secrets are known by the name that they are assigned to: the names, and the
+    /// expression for the value alone.
+    pub(super) fn assignment(&self) -> Option<(&[String], &str)> {
+        let names = self.entry.assigned.as_slice();
+        (!names.is_empty()).then_some((names, self.entry.pattern.0.as_str()))
+    }
+
+    /// A regular expression over bytes (without Unicode) that is wider than the rule: read from the
+    /// first byte of anything that may become a hit, its anchored automaton is alive until the byte
+    /// that decides. The canonical view is what injection rules read, the plain one secrets.
+    #[must_use]
+    pub fn shape(&self) -> &str {
+        self.regex.as_str()
     }
 
     fn compile(file: &str, entry: Spanned<Entry>) -> Result<Self, RuleError> {
@@ -210,7 +272,8 @@ impl Rule {
         validate(&entry).map_err(fail)?;
         let source = match entry.kind.is_injection() {
             true => translate(&entry.pattern.0, GAPS),
-            false => entry.pattern.0.clone(),
+            false if entry.assigned.is_empty() => entry.pattern.0.clone(),
+            false => assigned(&entry.assigned, &entry.pattern.0),
         };
         let squeezable = entry.kind.is_injection() && entry.severity >= BROAD;
         let squeezed = squeezable.then(|| build(&translate(&entry.pattern.0, NO_GAPS)));
@@ -305,7 +368,11 @@ fn validate(entry: &Entry) -> Result<(), String> {
         "severity must be above 0 and at most 1"
     } else if entry.kind == Kind::Pii {
         "personal data has its own detectors; write a rule of kind secret instead"
-    } else if entry.keywords.is_empty() || entry.keywords.iter().any(|k| k.len() < 2) {
+    } else if !entry.assigned.is_empty() && entry.kind != Kind::Secret {
+        "assigned is for rules of kind secret"
+    } else if entry.keywords.is_empty() && entry.assigned.is_empty()
+        || entry.keywords.iter().chain(&entry.assigned).any(|k| k.len() < 2)
+    {
         "keywords needs at least one word, and every word two letters"
     } else if entry.must_match.is_empty() || entry.must_pass.is_empty() {
         "must_match and must_pass each need at least one example"
@@ -349,7 +416,7 @@ const GAPS: Signs = Signs {
 };
 
 /// In the squeezed view, where nothing but letters and digits is left.
-const NO_GAPS: Signs = Signs { space: "", words: r"[0-9a-z\x80-\xff]{0,24}", boundary: "" };
+const NO_GAPS: Signs = Signs { space: "(?:)", words: r"[0-9a-z\x80-\xff]{0,24}", boundary: "" };
 
 /// Replaces the signs of a pattern outside classes and escapes, and folds letters beyond ASCII.
 fn translate(pattern: &str, signs: Signs) -> String {
@@ -384,18 +451,6 @@ fn push_folded(out: &mut String, c: char) {
         true => out.push(c.to_ascii_lowercase()),
         false => fold(c, |c| out.push(c)),
     }
-}
-
-/// Shannon's entropy of the bytes, in bits a byte.
-fn entropy(text: &[u8]) -> f32 {
-    let mut counts = [0u32; 256];
-    for &b in text {
-        if let Some(count) = counts.get_mut(usize::from(b)) {
-            *count += 1;
-        }
-    }
-    let total = text.len() as f32;
-    counts.iter().filter(|&&n| n > 0).map(|&n| n as f32 / total).map(|p| -p * p.log2()).sum()
 }
 
 #[cfg(test)]
@@ -449,15 +504,9 @@ mod tests {
             ("a[ ~]b", "a[ ~]b"),
             (r"a\ \~", r"a\ \~"),
             (r"\bнет", "het"),
-            ("a b~", r"ab[0-9a-z\x80-\xff]{0,24}"),
+            ("a b~", r"a(?:)b[0-9a-z\x80-\xff]{0,24}"),
         ] {
             assert_eq!(translate(pattern, NO_GAPS), expected);
         }
-    }
-
-    #[test]
-    fn entropy_tells_keys_from_words() {
-        assert!(entropy(b"aaaaaaaa") < 0.1);
-        assert!(entropy(b"q7Rz0PwLx2Vt9KmN") > 3.9);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -35,7 +35,8 @@ use crate::prompt::{Caps, Piece};
 use crate::queue::QueueLimits;
 use crate::quota::{Level, Limits};
 use crate::route::{Endpoint, Route, Rule, Table, Timeouts, Upstream, UpstreamKind};
-use crate::scan::{Action, PiiKind, Policy, Scanner};
+use crate::scan::stream::StreamScanner;
+use crate::scan::{Action, Policy, Scanner};
 use crate::standing::SubjectName;
 use crate::surface::Operation;
 use crate::usage::Tokenizer;
@@ -49,6 +50,8 @@ pub struct Snapshot {
     access: Access,
     scanner: Arc<Scanner>,
     policies: HashMap<String, Arc<Policy>>,
+    /// What answers are judged by, for each policy; made when it is first asked for.
+    streams: HashMap<String, OnceLock<Option<Arc<StreamScanner>>>>,
     on_error: OnError,
     trusted_proxies: Vec<IpNet>,
     digest_key: [u8; 32],
@@ -109,6 +112,7 @@ impl Snapshot {
             caps: caps(config),
             access: Access::compile(config, secrets, base, clock)?,
             scanner: Arc::new(scanner(config, base)?),
+            streams: policies.keys().map(|name| (name.clone(), OnceLock::new())).collect(),
             policies,
             on_error: match config.firewall.on_error {
                 ScannerFailure::Block => OnError::Block,
@@ -268,6 +272,18 @@ impl Snapshot {
         self.policies.get(name)
     }
 
+    /// The scanner of answers of a policy, by name. The first call takes a few hundred
+    /// milliseconds, so it should not be made on an async thread.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<Arc<StreamScanner>> {
+        let policy = self.policy(name)?;
+        let make = || {
+            let made = StreamScanner::of_policy(self.scanner.rules(), policy);
+            made.inspect_err(|error| tracing::error!(%error, name, "no scanner of answers")).ok()
+        };
+        self.streams.get(name)?.get_or_init(|| make().map(Arc::new)).clone()
+    }
+
     /// What happens when the scanner fails.
     #[must_use]
     pub const fn on_error(&self) -> OnError {
@@ -354,14 +370,7 @@ fn compile_policy(policy: &config::Policy) -> Policy {
         threshold: policy.threshold as f32,
         secrets: data(policy.secrets),
         pii: data(policy.pii),
-        pii_kinds: policy
-            .pii_kinds
-            .iter()
-            .map(|kind| match kind {
-                config::PiiKind::Email => PiiKind::Email,
-                config::PiiKind::Card => PiiKind::Card,
-            })
-            .collect(),
+        pii_kinds: policy.pii_kinds.clone(),
     }
 }
 

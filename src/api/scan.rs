@@ -1,10 +1,12 @@
 //! `POST /api/v1/scan`: texts are judged as a prompt would be, for documents before they are
 //! ingested. `portcullis scan` gives the same answers.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_filters::own::{OwnAnswer, OwnCall};
 use portcullis_filters::prompt::{Piece, Role};
+use portcullis_filters::scan::stream::{self, StreamScanner};
 use portcullis_filters::scan::{Finding, Policy, Scanner, Verdict, redact};
 use portcullis_filters::verdict::{Denial, Reason};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,8 @@ pub(crate) enum Direction {
     /// To the model.
     #[default]
     Input,
+    /// To the client.
+    Output,
 }
 
 #[derive(Deserialize)]
@@ -28,8 +32,8 @@ pub(crate) enum Direction {
 struct Request {
     text: Option<String>,
     texts: Option<Vec<String>>,
-    #[serde(default, rename = "direction")]
-    _direction: Direction,
+    #[serde(default)]
+    direction: Direction,
     #[serde(default = "user")]
     role: RoleName,
 }
@@ -98,6 +102,35 @@ pub(crate) fn judge(scanner: &Scanner, policy: &Policy, role: Role, text: String
     }
 }
 
+/// Judges one text as an answer: as a stream of it would be, whatever its parts.
+pub(crate) fn judge_answer(scanner: &Arc<StreamScanner>, text: &str) -> Judgement {
+    let begun = Instant::now();
+    let out = scanner.read(text);
+    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let verdict = out.findings.iter().map(|found| Verdict::from(found.label.action)).max();
+    let edited = out.text != text && out.stop.is_none();
+    Judgement {
+        verdict: verdict.unwrap_or_default(),
+        score: 0.0,
+        findings: out.findings.iter().map(Found::from).collect(),
+        redacted: edited.then_some(out.text),
+        micros,
+    }
+}
+
+impl From<&stream::Found> for Found {
+    fn from(found: &stream::Found) -> Self {
+        Self {
+            kind: found.label.topic.as_str(),
+            r#type: found.label.r#type.to_string(),
+            rule: found.label.rule.to_string(),
+            score: 1.0,
+            start: found.bytes.start,
+            end: found.bytes.end,
+        }
+    }
+}
+
 impl From<&Finding> for Found {
     fn from(finding: &Finding) -> Self {
         Self {
@@ -128,14 +161,23 @@ pub(super) async fn scan(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     };
     let scanner = call.snapshot.scanner().clone();
     let policy = call.snapshot.policy("default").cloned().unwrap_or_default();
-    let role = request.role.into();
-    let judged = tokio::task::spawn_blocking(move || {
-        let judge = |text| judge(&scanner, &policy, role, text);
-        texts.into_iter().map(judge).collect::<Vec<_>>()
+    let (direction, role) = (request.direction, request.role.into());
+    let snapshot = call.state.snapshot();
+    let judged = tokio::task::spawn_blocking(move || match direction {
+        Direction::Input => {
+            let judge = |text| judge(&scanner, &policy, role, text);
+            Some(texts.into_iter().map(judge).collect::<Vec<_>>())
+        }
+        Direction::Output => {
+            let stream = snapshot.stream("default")?;
+            Some(texts.iter().map(|text| judge_answer(&stream, text)).collect())
+        }
     });
     let mut results = judged
         .await
-        .map_err(|_| Denial::new(Reason::Internal, "the texts could not be scanned"))?;
+        .ok()
+        .flatten()
+        .ok_or_else(|| Denial::new(Reason::Internal, "the texts could not be scanned"))?;
     match results.pop() {
         Some(only) if single => json(200, &only),
         last => {

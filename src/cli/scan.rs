@@ -1,5 +1,6 @@
 //! `portcullis scan`
 
+use std::cell::OnceCell;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,11 +8,12 @@ use std::sync::Arc;
 
 use portcullis_filters::clock::Clock;
 use portcullis_filters::prompt::Role;
+use portcullis_filters::scan::stream::StreamScanner;
 use portcullis_filters::scan::{Policy, Scanner, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, out, rules};
-use crate::api::scan::{Direction, Judgement, RoleName, judge, user};
+use crate::api::scan::{Direction, Judgement, RoleName, judge, judge_answer, user};
 use crate::boot;
 
 /// Exit code for a text that would be blocked.
@@ -45,14 +47,53 @@ pub(super) struct Args {
 enum DirectionName {
     /// To the model
     Input,
+    /// To the client
+    Output,
+}
+
+impl From<DirectionName> for Direction {
+    fn from(name: DirectionName) -> Self {
+        match name {
+            DirectionName::Input => Self::Input,
+            DirectionName::Output => Self::Output,
+        }
+    }
+}
+
+/// What texts are judged by; for answers it is made when the first one comes.
+struct Judge {
+    scanner: Arc<Scanner>,
+    policy: Arc<Policy>,
+    stream: OnceCell<Arc<StreamScanner>>,
+}
+
+impl Judge {
+    fn judge(
+        &self,
+        direction: Direction,
+        role: Role,
+        text: String,
+    ) -> Result<Judgement, Box<dyn std::error::Error>> {
+        match direction {
+            Direction::Input => Ok(judge(&self.scanner, &self.policy, role, text)),
+            Direction::Output => Ok(judge_answer(self.stream()?, &text)),
+        }
+    }
+
+    fn stream(&self) -> Result<&Arc<StreamScanner>, Box<dyn std::error::Error>> {
+        if self.stream.get().is_none() {
+            let made = StreamScanner::of_policy(self.scanner.rules(), &self.policy)?;
+            drop(self.stream.set(Arc::new(made)));
+        }
+        self.stream.get().ok_or_else(|| "no scanner of answers".into())
+    }
 }
 
 #[derive(Deserialize)]
 struct Line {
     id: Option<serde_json::Value>,
     text: String,
-    #[serde(default, rename = "direction")]
-    _direction: Direction,
+    direction: Option<Direction>,
     #[serde(default = "user")]
     role: RoleName,
 }
@@ -65,12 +106,13 @@ struct Answer {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let DirectionName::Input = args.direction;
     let (scanner, policy) = load(args)?;
+    let judge = Judge { scanner, policy, stream: OnceCell::new() };
+    let direction = Direction::from(args.direction);
     if args.jsonl {
-        return lines(&scanner, &policy);
+        return lines(&judge, direction);
     }
-    let judgement = judge(&scanner, &policy, Role::User, text(args)?);
+    let judgement = judge.judge(direction, Role::User, text(args)?)?;
     if args.json || args.explain {
         out::line(&serde_json::to_string_pretty(&judgement)?)?;
     } else {
@@ -107,12 +149,14 @@ fn text(args: &Args) -> io::Result<String> {
     }
 }
 
-fn lines(scanner: &Scanner, policy: &Policy) -> Outcome {
+/// A line that names no direction goes the way that the command line says.
+fn lines(judge: &Judge, otherwise: Direction) -> Outcome {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     for (number, line) in io::stdin().lock().lines().enumerate() {
         let line: Line = serde_json::from_str(&line?)
             .map_err(|error| format!("line {}: {error}", number + 1))?;
-        let judgement = judge(scanner, policy, line.role.into(), line.text);
+        let direction = line.direction.unwrap_or(otherwise);
+        let judgement = judge.judge(direction, line.role.into(), line.text)?;
         serde_json::to_writer(&mut stdout, &Answer { id: line.id, judgement })?;
         stdout.write_all(b"\n")?;
     }

@@ -64,7 +64,7 @@ async fn a_login_needs_a_code_and_each_code_works_once() {
     let gateway = Plan::alone().start().await;
     let ann = gateway.member("ann", User).await;
     let app = ann.enrol(&gateway).await;
-    let (used, fresh) = (app.code(), app.next(&gateway).await);
+    let (used, fresh) = (app.shown(), app.next(&gateway).await);
     for (password, code, status, expected) in [
         (PASSWORD, None, 401, "mfa_required"),
         ("not the password of ann", None, 401, "invalid_credentials"),
@@ -138,7 +138,7 @@ async fn a_factor_is_taken_away_with_a_code_or_by_an_admin() {
     let gateway = Plan::alone().start().await;
     let ann = gateway.member("ann", User).await;
     let app = ann.enrol(&gateway).await;
-    let used = app.code();
+    let used = app.shown();
     let disable = |code: &str| {
         let (ann, form) = (ann.clone(), json!({ "code": code }));
         async move { ann.post("/auth/mfa/disable", &form).await }
@@ -261,7 +261,7 @@ async fn grave_steps_need_a_fresh_code() {
     let before = steps.inside().await;
     for (path, body, _) in steps.all() {
         owner.post(&path, &body).await.refused(401, "mfa_required");
-        for code in [app.wrong(), app.code(), String::new(), "x".repeat(4000)] {
+        for code in [app.wrong(), app.shown(), String::new(), "x".repeat(4000)] {
             let answer = owner.code(&code).post(&path, &body).await;
             answer.refused(401, "invalid_credentials");
         }

@@ -1,5 +1,6 @@
 //! Users of a gateway, and those who call as them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis_filters::accounts::AccountRole;
@@ -231,6 +232,8 @@ impl Caller {
 pub(crate) struct Authenticator {
     secret: String,
     clock: portcullis_filters::clock::Clock,
+    /// Unix seconds of the code that was shown last.
+    shown: AtomicU64,
     /// Each logs in once.
     pub(crate) backup: Vec<String>,
 }
@@ -242,13 +245,21 @@ impl Authenticator {
         Self {
             secret: shown["secret"].as_str().unwrap().to_owned(),
             clock: gateway.state.clock().clone(),
+            shown: AtomicU64::default(),
             backup: backup.map(|code| code.as_str().unwrap().to_owned()).collect(),
         }
     }
 
     /// The code of now.
     pub(crate) fn code(&self) -> String {
-        authenticator::code(&self.secret, self.clock.unix_secs())
+        let now = self.clock.unix_secs();
+        self.shown.store(now, Ordering::Relaxed);
+        authenticator::code(&self.secret, now)
+    }
+
+    /// The code that was shown last, also when its time is over.
+    pub(crate) fn shown(&self) -> String {
+        authenticator::code(&self.secret, self.shown.load(Ordering::Relaxed))
     }
 
     /// Waits for a code that was not shown before.
