@@ -3,7 +3,7 @@
 //! The canonical view is what injection rules read: compatibility forms resolved (Unicode NFKC),
 //! lower case, look-alike letters folded to ASCII, marks and invisible characters gone, every run
 //! of white space one space. The plain view, which secrets and personal data are searched in, only
-//! loses invisible characters and full-width forms, since case matters there.
+//! loses control characters, invisible ones and full-width forms, since case matters there.
 
 use std::ops::Range;
 
@@ -35,10 +35,10 @@ impl View {
         }
         let mut view = Self::sized(text);
         for (at, c) in text.char_indices() {
+            view.veiled |= unveil(c) != Some(c);
             if c.is_ascii() {
                 view.push_ascii(at, c);
             } else {
-                view.veiled |= unveil(c) != Some(c);
                 fold(c, |c| view.push_ascii(at, c));
             }
         }
@@ -59,7 +59,8 @@ impl View {
     /// Copies the stretches between what has to be dropped: control characters, and white space
     /// after white space.
     fn collapsed_ascii(bytes: &[u8]) -> Self {
-        let mut view = Self { source_len: bytes.len(), ..Self::default() };
+        let veiled = bytes.iter().any(u8::is_ascii_control);
+        let mut view = Self { source_len: bytes.len(), veiled, ..Self::default() };
         let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
         let mut at = 0;
         while at < bytes.len() {
@@ -113,6 +114,14 @@ impl View {
             if range.end >= self.text.len() { self.source_len } else { self.origin(range.end) };
         let start = self.origin(range.start).min(end);
         start..end
+    }
+
+    /// Where in this view the byte `source` of the original stands, or the next one that is in it.
+    pub(super) fn place(&self, source: usize) -> usize {
+        let next = self.anchors.partition_point(|anchor| anchor.source <= source);
+        let limit = self.anchors.get(next).map_or(self.text.len(), |anchor| anchor.view);
+        let here = next.checked_sub(1).and_then(|i| self.anchors.get(i));
+        here.map_or(source, |anchor| anchor.view + (source - anchor.source)).min(limit)
     }
 
     /// The original offset of one byte of the view; never falls while `at` grows.

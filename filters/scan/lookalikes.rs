@@ -24,7 +24,8 @@ pub(super) fn fold(c: char, mut emit: impl FnMut(char)) {
 /// A visible character as it is, a hidden ASCII or full-width one as ASCII, nothing for the rest.
 pub(super) fn unveil(c: char) -> Option<char> {
     match c {
-        '\0'..='\u{ac}' => Some(c),
+        '\t'..='\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{ac}' => Some(c),
+        '\0'..='\u{9f}' => None,
         '\u{e0020}'..='\u{e007e}' => shifted(c, 0xe_0020, ' '),
         '\u{e0110}'..='\u{e016e}' => shifted(c, 0xe_0110, ' '),
         '\u{ff01}'..='\u{ff5e}' => shifted(c, 0xff01, '!'),

@@ -17,13 +17,13 @@ use super::{json, read};
 const MAX_TEXTS: usize = 1024;
 
 /// Which way a text goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Direction {
-    /// To the model.
+    /// To the model
     #[default]
     Input,
-    /// To the client.
+    /// To the client
     Output,
 }
 
@@ -162,7 +162,7 @@ pub(super) async fn scan(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
     let scanner = call.snapshot.scanner().clone();
     let policy = call.snapshot.policy("default").cloned().unwrap_or_default();
     let (direction, role) = (request.direction, request.role.into());
-    let snapshot = call.state.snapshot();
+    let snapshot = Arc::clone(call.snapshot);
     let judged = tokio::task::spawn_blocking(move || match direction {
         Direction::Input => {
             let judge = |text| judge(&scanner, &policy, role, text);

@@ -28,7 +28,7 @@ pub(super) struct Args {
     jsonl: bool,
     /// Which way the text goes
     #[arg(long, value_enum, default_value = "input")]
-    direction: DirectionName,
+    direction: Direction,
     /// Take rules and policies from this configuration
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -41,23 +41,6 @@ pub(super) struct Args {
     /// As one JSON object
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum DirectionName {
-    /// To the model
-    Input,
-    /// To the client
-    Output,
-}
-
-impl From<DirectionName> for Direction {
-    fn from(name: DirectionName) -> Self {
-        match name {
-            DirectionName::Input => Self::Input,
-            DirectionName::Output => Self::Output,
-        }
-    }
 }
 
 /// What texts are judged by; for answers it is made when the first one comes.
@@ -108,7 +91,7 @@ struct Answer {
 pub(super) fn run(args: &Args) -> Outcome {
     let (scanner, policy) = load(args)?;
     let judge = Judge { scanner, policy, stream: OnceCell::new() };
-    let direction = Direction::from(args.direction);
+    let direction = args.direction;
     if args.jsonl {
         return lines(&judge, direction);
     }

@@ -73,7 +73,7 @@ fn places(run: &str) -> Option<String> {
 
 /// The text with `chr(105) + chr(103)` and `String.fromCharCode(105, 103)` written out.
 pub(super) fn calls(text: &str) -> Option<Decoded> {
-    const NAMES: [&str; 4] = ["chr(", "Chr(", "CHAR(", "fromCharCode("];
+    const NAMES: [&str; 7] = ["chr(", "Chr(", "CHR(", "char(", "Char(", "CHAR(", "fromCharCode("];
     let mut out = String::new();
     for name in
         NAMES.iter().filter(|name| memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some())

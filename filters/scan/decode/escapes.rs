@@ -5,11 +5,9 @@ use super::{Decoded, lossy};
 
 /// What stands around `%69`, `&#105;`, `\x69`, `\u0069`, `\151`, `\n` or `U+0069`, resolved.
 pub(super) fn unescape(text: &str) -> Vec<Decoded> {
-    let escapes = resolve(text, 1, |bytes| memchr::memchr3(b'%', b'&', b'\\', bytes), escape);
-    match escapes.is_empty() {
-        true => resolve(text, 1, |bytes| memchr::memmem::find(bytes, b"U+"), code_point),
-        false => escapes,
-    }
+    let mut found = resolve(text, 1, |bytes| memchr::memchr3(b'%', b'&', b'\\', bytes), escape);
+    found.extend(resolve(text, 1, |bytes| memchr::memmem::find(bytes, b"U+"), code_point));
+    found
 }
 
 /// Quoted-printable (RFC 2045 section 6.7), if enough is quoted to tell it from a sum.
@@ -190,6 +188,7 @@ mod tests {
         check("\\u{110000} &#xffffffff; %é &#", &[]);
         check("&#105&#103 %u0041 \\U00000042 \\103", &["ig A B C"]);
         check("U+0049 U+0067 x", &["Ig x"]);
+        check("%41 then U+0049 U+0067", &["A then U+0049 U+0067", "%41 then Ig"]);
         check("one\\ntwo \\\"three\\\"", &["one two \"three\""]);
     }
 

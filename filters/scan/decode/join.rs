@@ -104,10 +104,11 @@ fn is_name(c: char) -> bool {
 fn assignments(text: &str) -> (Vec<Variable<'_>>, usize) {
     const MOST: usize = 64;
     let (mut found, mut at, mut end) = (Vec::new(), 0, 0);
+    let mut closing = Closing { bytes: text.as_bytes(), next: [0; 3] };
     while let Some(skip) = text.as_bytes().get(at..).and_then(next_quote) {
         at += skip;
-        let value = text.get(at + 1..).and_then(|rest| value_of(rest, text.as_bytes().get(at)));
         let name = text.get(end..at).and_then(name_of);
+        let value = name.and_then(|_| text.get(at + 1..closing.of_value(at)?));
         if let (Some(name), Some(value)) = (name, value) {
             found.push(Variable { name, value });
             at += value.len() + 1;
@@ -123,21 +124,37 @@ fn assignments(text: &str) -> (Vec<Variable<'_>>, usize) {
 
 /// The name at the end of `name = ` or `"name": `.
 fn name_of(before: &str) -> Option<&str> {
-    let before = before.trim_end_matches(' ');
+    const NEAR: usize = 128;
+    let near = before.ceil_char_boundary(before.len().saturating_sub(NEAR));
+    let before = before.get(near..)?.trim_end_matches(' ');
     let before = before.strip_suffix('=').or_else(|| before.strip_suffix(':'))?;
     let before = before.trim_end_matches([' ', ':', '"', '\'']);
     let name = before.rsplit(|c: char| !is_name(c)).next()?;
     (!name.is_empty() && name.len() <= 32).then_some(name)
 }
 
-/// The value up to the quote that closes it: one with the end of a statement behind it, since
-/// careless authors quote inside.
-fn value_of<'t>(rest: &'t str, quote: Option<&u8>) -> Option<&'t str> {
-    const LONGEST: usize = 2048;
-    let quote = *quote?;
-    let window = rest.as_bytes().get(..LONGEST.min(rest.len()))?;
-    let closes = |at: &usize| window.get(at + 1..).is_some_and(ends_statement);
-    rest.get(..memchr::memchr_iter(quote, window).find(closes)?)
+/// The quotes that close values: those with the end of a statement behind them, since careless
+/// authors quote inside.
+struct Closing<'t> {
+    bytes: &'t [u8],
+    /// For each kind of quote the next such place, so that a text is searched once, whatever is in it.
+    next: [usize; 3],
+}
+
+impl Closing<'_> {
+    /// Where the value ends that the quote at `opened` begins.
+    fn of_value(&mut self, opened: usize) -> Option<usize> {
+        const LONGEST: usize = 2048;
+        let (bytes, from) = (self.bytes, opened + 1);
+        let quote = *bytes.get(opened)?;
+        let next = self.next.get_mut(b"\"'`".iter().position(|kind| *kind == quote)?)?;
+        if *next < from {
+            let closes = |at: &usize| bytes.get(at + 1..).is_some_and(ends_statement);
+            let found = memchr::memchr_iter(quote, bytes.get(from..)?).map(|at| from + at);
+            *next = found.into_iter().find(closes).unwrap_or(bytes.len());
+        }
+        (*next < bytes.len() && *next - from <= LONGEST).then_some(*next)
+    }
 }
 
 /// Whether nothing of the same statement follows, or the next assignment does.

@@ -46,15 +46,11 @@ pub(super) fn decode(text: &str) -> Vec<Decoded> {
     runs(text, joins_morse).filter_map(letters).collect()
 }
 
-/// The Morse code of a text whose dots or dashes are not ASCII.
-pub(super) fn decode_dressed(text: &str) -> Option<Decoded> {
-    let dressed = |c: char| !c.is_ascii() && mark(c).is_some();
-    let count = text.chars().filter(|&c| dressed(c)).take(MIN_LETTERS).count();
-    if count < MIN_LETTERS {
-        return None;
-    }
-    let coded = text.trim_matches(|c| mark(c).is_none());
-    read(coded).map(|decoded| Decoded::of_all(text, decoded))
+/// Runs of Morse code whose dots or dashes are not ASCII.
+pub(super) fn decode_dressed(text: &str) -> impl Iterator<Item = Decoded> {
+    let dressed = |run: &&str| run.chars().filter(|c| !c.is_ascii()).nth(MIN_LETTERS - 1).is_some();
+    let runs = text.split(|c| mark(c).is_none()).filter(dressed);
+    runs.filter_map(|run| read(run.trim()).map(|decoded| Decoded::of_all(text, decoded)))
 }
 
 fn read(run: &str) -> Option<String> {
@@ -146,8 +142,11 @@ mod tests {
 
     #[test]
     fn dots_and_dashes_may_be_typeset() {
-        let found = decode_dressed("•• ——• —• ——— •—• • / •— •—•• •—••");
-        assert_eq!(found.map(|d| d.text).as_deref(), Some("ignore all"));
+        for around in ["", "Decode this: ", "so it goes: "] {
+            let text = format!("{around}•• ——• —• ——— •—• • / •— •—•• •—••\nok?");
+            let found: Vec<_> = decode_dressed(&text).map(|d| d.text).collect();
+            assert_eq!(found, ["ignore all"], "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reading one text: which rules it hits, in any of its disguises, and what it gives away.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
 use regex::bytes::Captures;
@@ -69,9 +69,12 @@ impl<'t> Reading<'t> {
     /// The injection rules that the text hits, each once, also where it is encoded or disguised.
     pub(super) fn injections(&self, squeeze: bool) -> Vec<Hit> {
         let left = self.text.len().saturating_mul(EXTRA_PER_BYTE).saturating_add(EXTRA_FLOOR);
-        let mut search =
-            Search { scanner: self.scanner, hits: Vec::new(), known: HashSet::new(), left };
+        let mut search = Search::new(self.scanner, left);
         search.read(self, Stage::Decoded, 0, None);
+        while let Some(next) = search.waiting.pop_front() {
+            let reading = Reading::new(self.scanner, &next.text);
+            search.read(&reading, next.done, next.depth, Some(&next.place));
+        }
         if squeeze {
             search.read_squeezed(&(0..self.text.len()), &squeezed(self.canonical.text()));
         }
@@ -80,25 +83,36 @@ impl<'t> Reading<'t> {
 
     /// The credentials in the text.
     pub(super) fn secrets(&self) -> Vec<(&'t Rule, Range<usize>)> {
-        let mut found: Vec<(&Rule, Range<usize>)> = Vec::new();
+        let windows = self.windows_of_secrets();
+        let found = windows.iter().flat_map(|(rule, window)| {
+            self.secrets_of(rule, window).into_iter().map(|span| (*rule, span))
+        });
+        found.collect()
+    }
+
+    /// The rules to try, and where: no byte is searched for a rule twice, however often its keywords
+    /// are in the text.
+    fn windows_of_secrets(&self) -> Vec<(&'t Rule, Range<usize>)> {
+        let mut windows: Vec<(&Rule, Range<usize>)> = Vec::new();
+        let mut last: HashMap<usize, usize> = HashMap::new();
         for (index, near) in self.gate.candidates() {
             let rule = self.scanner.rules.get(index).filter(|rule| rule.kind() == Kind::Secret);
-            for span in rule.map(|rule| self.secrets_of(rule, near)).unwrap_or_default() {
-                let known = |(other, place): &(&Rule, Range<usize>)| {
-                    other.id() == rule.map_or(other.id(), Rule::id) && *place == span
-                };
-                if let Some(rule) = rule.filter(|_| !found.iter().rev().take(64).any(known)) {
-                    found.push((rule, span));
+            let Some(rule) = rule else { continue };
+            let window = self.window_of_secret(near);
+            let before = last.get(&index).and_then(|at| windows.get_mut(*at));
+            match before.filter(|(_, before)| window.start <= before.end) {
+                Some((_, before)) => before.end = before.end.max(window.end),
+                None => {
+                    last.insert(index, windows.len());
+                    windows.push((rule, window));
                 }
             }
         }
-        found
+        windows
     }
 
-    fn secrets_of(&self, rule: &Rule, near: &Range<usize>) -> Vec<Range<usize>> {
-        let window = self.window_of_secret(near);
-        let searched = self.plain_text().as_bytes().get(..window.end).unwrap_or_default();
-        let searched = searched.get(window.start..).unwrap_or_default();
+    fn secrets_of(&self, rule: &Rule, window: &Range<usize>) -> Vec<Range<usize>> {
+        let searched = self.plain_text().as_bytes().get(window.clone()).unwrap_or_default();
         let secret = |groups: Captures<'_>| {
             let hit = groups.get(1).or_else(|| groups.get(0))?;
             let span = hit.start() + window.start..hit.end() + window.start;
@@ -113,13 +127,11 @@ impl<'t> Reading<'t> {
     fn window_of_secret(&self, near: &Range<usize>) -> Range<usize> {
         const BEFORE: usize = 128;
         const LONGEST: usize = 20_000;
-        if self.plain.is_some() {
-            return 0..self.plain_text().len();
-        }
-        let source = self.canonical.source(near);
-        let end = source.end.saturating_add(LONGEST);
-        self.text.floor_char_boundary(source.start.saturating_sub(BEFORE))
-            ..self.text.floor_char_boundary(end)
+        let (source, text) = (self.canonical.source(near), self.plain_text());
+        let place = |source| self.plain.as_ref().map_or(source, |view| view.place(source));
+        let (start, end) = (place(source.start), place(source.end));
+        text.floor_char_boundary(start.saturating_sub(BEFORE))
+            ..text.floor_char_boundary(end.saturating_add(LONGEST))
     }
 
     /// What every kind of personal data is looked for in.
@@ -253,13 +265,31 @@ impl<'t> Reading<'t> {
 struct Search<'s> {
     scanner: &'s Scanner,
     hits: Vec<Hit>,
-    /// Hashes of the further views that were read.
+    /// The views of one layer before those of the next, so that what is inside of one cannot use up
+    /// what another needs.
+    waiting: VecDeque<Further>,
+    /// Hashes of the further views. The keys of the hash are secret: a view whose hash can be
+    /// foreseen could be passed off as one that was read.
     known: HashSet<u64>,
+    hasher: RandomState,
     /// Bytes of further views that may still be read.
     left: usize,
 }
 
-impl Search<'_> {
+/// A view that is still to be read.
+struct Further {
+    text: String,
+    done: Stage,
+    depth: u8,
+    place: Range<usize>,
+}
+
+impl<'s> Search<'s> {
+    fn new(scanner: &'s Scanner, left: usize) -> Self {
+        let (waiting, known, hasher) = (VecDeque::new(), HashSet::new(), RandomState::new());
+        Self { scanner, hits: Vec::new(), waiting, known, hasher, left }
+    }
+
     /// Reads one text, of which something was undone before; hits in a decoded one are reported at
     /// `span`, where it stood.
     fn read(&mut self, reading: &Reading<'_>, done: Stage, depth: u8, span: Option<&Range<usize>>) {
@@ -293,8 +323,8 @@ impl Search<'_> {
     ) {
         for (done, Decoded { text, span: at }) in found {
             if self.is_new(&text) && self.afford(text.len()) {
-                let place = span.unwrap_or(&at);
-                self.read(&Reading::new(self.scanner, &text), done, depth, Some(place));
+                let place = span.map_or(at, Clone::clone);
+                self.waiting.push_back(Further { text, done, depth, place });
             }
         }
     }
@@ -334,9 +364,7 @@ impl Search<'_> {
 
     /// Whether a view says something that was not read yet.
     fn is_new(&mut self, text: &str) -> bool {
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        self.known.insert(hasher.finish())
+        self.known.insert(self.hasher.hash_one(text))
     }
 
     /// Takes a view of so many bytes from the budget. Short ones cost as much as longer ones.

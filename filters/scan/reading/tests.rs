@@ -36,8 +36,7 @@ fn shifted(by: u8) -> String {
 
 #[test]
 fn the_budget_for_further_views_runs_out() {
-    let mut search =
-        Search { scanner: &SCANNER, hits: Vec::new(), known: HashSet::new(), left: 1000 };
+    let mut search = Search::new(&SCANNER, 1000);
     assert!(search.afford(600) && !search.afford(500) && search.afford(1) && !search.afford(1));
     assert!(search.is_new("a") && search.is_new("b") && !search.is_new("a"));
 }
@@ -105,6 +104,28 @@ fn an_attack_is_known_in_dresses_that_no_file_has() {
     }
 }
 
+/// What takes many further views before it must not take their place.
+#[test]
+fn a_flood_of_codes_hides_none_behind_it() {
+    let small = |n: u32| base64(&format!("the number {n:010}"));
+    let flood: Vec<String> = (0..3_000).map(small).collect();
+    let text = format!("{} {}", base64(&flood.join(" ")), base64(ATTACK));
+    assert!(!hits(&text).is_empty());
+}
+
+#[test]
+fn credentials_are_found_behind_what_cannot_be_seen() {
+    let key = "AKIA\u{0}Q7B2M3X4K5\u{7f}Z6R5T3";
+    for text in
+        [key.to_owned(), format!("é {key}"), format!("\u{200b}{}{key} é", "AKIA ".repeat(99))]
+    {
+        let found = Reading::new(&SCANNER, &text).secrets();
+        let places: Vec<&str> =
+            found.iter().filter_map(|(_, span)| text.get(span.clone())).collect();
+        assert_eq!(places, [key], "{text:?}");
+    }
+}
+
 #[test]
 fn prose_is_read_once() {
     let prose = "The sea is blue, and so is the sky; that is what people say. It was a well-known \
@@ -119,7 +140,8 @@ fn prose_is_read_once() {
 fn cost(text: &str) -> Duration {
     let run = || {
         let began = Instant::now();
-        std::hint::black_box(hits(text));
+        let reading = Reading::new(&SCANNER, text);
+        std::hint::black_box((reading.injections(false), reading.secrets()));
         began.elapsed()
     };
     (0..3).map(|_| run()).min().unwrap_or_default()
@@ -141,6 +163,10 @@ fn hostile_texts_cost_time_in_proportion_to_their_length() {
         "&#105;",
         "\"a\" + ",
         "a=\"b\";",
+        "a=\"b",
+        "\":",
+        "' \" ` ",
+        "api_key \u{200b}",
         "1. a\n",
         ".- ",
         "105 ",
@@ -155,6 +181,7 @@ fn hostile_texts_cost_time_in_proportion_to_their_length() {
         "\u{200b}\u{200c}",
         "instructions previous ",
         &words,
+        &format!("\u{200b}{words}"),
     ] {
         let half = unit.repeat(8_192 / unit.len() + 1);
         let (small, large) = (cost(&half), cost(&half.repeat(4)));
