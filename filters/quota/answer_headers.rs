@@ -25,6 +25,9 @@ pub struct Gauge {
 }
 
 impl QuotaView {
+    /// Nothing is limited, or nothing is known.
+    pub(super) const NONE: Self = Self { requests: None, tokens: None, gpu_ms: None };
+
     /// The headers `x-ratelimit-{limit,remaining,reset}-{requests,tokens,gpu-seconds}`.
     #[must_use]
     pub fn header_pairs(&self) -> Vec<(HeaderName, HeaderValue)> {

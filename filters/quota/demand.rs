@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::charge::{Charge, Resource};
 use super::gcra::Rate;
+use super::reservation::Limited;
 use super::window::Window;
 
 /// Limits of one subject. What is left out is not limited.
@@ -182,6 +183,17 @@ impl Demand {
             self.levels.push(Metered { level, subject, limits });
         }
         self
+    }
+
+    /// What of an answer is limited on any level.
+    #[must_use]
+    pub fn limited(&self) -> Limited {
+        let ceilings = || self.levels.iter().flat_map(|metered| &metered.limits.ceilings);
+        let any = |of: &[Resource]| ceilings().any(|ceiling| of.contains(&ceiling.resource));
+        Limited {
+            completion: any(&[Resource::Tokens, Resource::CompletionTokens]),
+            gpu: any(&[Resource::GpuTime]),
+        }
     }
 
     pub(super) fn levels(&self) -> &[Metered] {

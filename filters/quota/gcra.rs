@@ -42,6 +42,14 @@ impl Rate {
         Self { per_minute: part(self.per_minute), burst: part(self.burst) }
     }
 
+    /// The slower of two rates, and the smaller of two bursts.
+    pub(super) fn min(self, other: Self) -> Self {
+        Self {
+            per_minute: self.per_minute.min(other.per_minute),
+            burst: self.burst.min(other.burst),
+        }
+    }
+
     /// Requests in a minute, in the long run.
     #[must_use]
     pub const fn per_minute(self) -> u32 {

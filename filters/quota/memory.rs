@@ -66,7 +66,7 @@ impl Counters for MemoryCounters {
         Ok(self.books.consumption(subject, self.books.now()))
     }
 
-    async fn reset(&self, subject: Subject) -> Result<(), Unavailable> {
+    async fn reset(&self, subject: Subject, _number: u64) -> Result<(), Unavailable> {
         self.books.shards.with_account(subject, Account::reset);
         Ok(())
     }
@@ -213,7 +213,7 @@ fn decide(shards: &mut LockedShards<'_>, demand: &Demand, now: Now) -> Result<Ch
 }
 
 const fn refusal(metered: &Metered, meter: Meter, wait: Option<Duration>) -> Refusal {
-    Refusal { meter, level: metered.level, wait, view: EMPTY }
+    Refusal { meter, level: metered.level, wait, view: QuotaView::NONE }
 }
 
 fn severity(refusal: &Refusal) -> Duration {
@@ -235,7 +235,7 @@ fn admit(
 
 /// The tightest meters of all levels.
 fn view(shards: &mut LockedShards<'_>, levels: &[Metered], now: Now) -> QuotaView {
-    let mut view = EMPTY;
+    let mut view = QuotaView::NONE;
     for metered in levels {
         if let Some(account) = shards.account(metered.subject) {
             account.show(&metered.limits, now, &mut view);
@@ -245,7 +245,6 @@ fn view(shards: &mut LockedShards<'_>, levels: &[Metered], now: Now) -> QuotaVie
 }
 
 const SUBJECTS: usize = 1_000_000;
-const EMPTY: QuotaView = QuotaView { requests: None, tokens: None, gpu_ms: None };
 
 #[cfg(test)]
 #[cfg(not(feature = "shuttle"))]

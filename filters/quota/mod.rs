@@ -33,7 +33,7 @@ pub use gcra::Rate;
 pub use memory::MemoryCounters;
 pub use redis::{InvalidOptions, OnFailure, Policy, RedisCounters, RedisOptions, Topology};
 pub use refusal::{Meter, Refusal};
-pub use reservation::{Extension, Reservation};
+pub use reservation::{Extension, Limited, Reservation};
 pub use standing::{Emergency, Override, Standing};
 pub use window::{PerWindow, Spent, Window};
 
@@ -59,11 +59,12 @@ pub trait Counters: Debug + Send + Sync {
     /// If the store does not answer.
     async fn consumption(&self, subject: Subject) -> Result<Consumption, Unavailable>;
 
-    /// Forgets what a subject has used. What runs keeps its reservation.
+    /// Forgets what a subject has used. What runs keeps its reservation. Gateways that share their
+    /// meters all ask for the same reset, under the same `number`, and it is made once.
     ///
     /// # Errors
     /// If the store does not answer.
-    async fn reset(&self, subject: Subject) -> Result<(), Unavailable>;
+    async fn reset(&self, subject: Subject, number: u64) -> Result<(), Unavailable>;
 
     /// How many reservations of this process are neither settled nor dropped.
     fn open_reservations(&self) -> usize;

@@ -26,7 +26,19 @@ pub(super) trait Hold: Debug + Send + Sync {
 pub struct Reservation {
     shared: Arc<Shared>,
     view: QuotaView,
+    limited: Limited,
     settled: bool,
+}
+
+/// Which of what a request produces is limited on some level, so that it must not run past what it
+/// holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain facts")]
+pub struct Limited {
+    /// Its tokens.
+    pub completion: bool,
+    /// Its GPU time.
+    pub gpu: bool,
 }
 
 #[derive(Debug)]
@@ -44,7 +56,19 @@ impl Shared {
 impl Reservation {
     pub(super) fn new(hold: Box<dyn Hold>, reserved: Charge, view: QuotaView) -> Self {
         let shared = Shared { hold, reserved: Mutex::new(reserved) };
-        Self { shared: Arc::new(shared), view, settled: false }
+        Self { shared: Arc::new(shared), view, limited: Limited::default(), settled: false }
+    }
+
+    /// With what was limited by the demand: the store may have to do without its limits.
+    pub const fn limited_by(mut self, limited: Limited) -> Self {
+        self.limited = limited;
+        self
+    }
+
+    /// What is limited.
+    #[must_use]
+    pub const fn limited(&self) -> Limited {
+        self.limited
     }
 
     /// Pays what the request has really cost, and gives the rest back. Returns what it cost beyond

@@ -36,7 +36,8 @@ pub struct Emergency {
     pub until_ms: u64,
 }
 
-/// In an emergency all limits but the pace of addresses are this many times tighter.
+/// In an emergency all limits but those of addresses are this many times tighter: many customers can
+/// be behind one.
 const TIGHTER: u32 = 10;
 
 impl Standing {
@@ -44,6 +45,12 @@ impl Standing {
     #[must_use]
     pub const fn new(overrides: HashMap<Subject, Override>, emergency: Option<Emergency>) -> Self {
         Self { overrides, emergency }
+    }
+
+    /// Whether operators have changed anything, be it over by now.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.emergency.is_some() || !self.overrides.is_empty()
     }
 
     /// The limits that hold for a subject at this time, whose quota says `limits`.
@@ -74,8 +81,8 @@ impl Emergency {
     fn tighten(&self, level: Level, limits: &Limits) -> Limits {
         match level {
             Level::Address => {
-                let half = limits.pace.map(|rate| rate.divided_by(2));
-                Limits { pace: Some(slower(half, self.per_address)), ..limits.clone() }
+                let half = limits.divided_by(2);
+                Limits { pace: Some(slower(half.pace, self.per_address)), ..half }
             }
             Level::User | Level::Key => {
                 let tight = limits.divided_by(TIGHTER);
@@ -89,7 +96,7 @@ impl Emergency {
 }
 
 fn slower(rate: Option<Rate>, most: Rate) -> Rate {
-    rate.filter(|rate| rate.per_minute() < most.per_minute()).unwrap_or(most)
+    rate.map_or(most, |rate| rate.min(most))
 }
 
 #[cfg(test)]
@@ -128,6 +135,8 @@ mod tests {
         for (level, quota, expected) in [
             (Level::User, paced(100, 20), Rate::new(10, 2)),
             (Level::Key, paced(20, 20), Rate::new(2, 2)),
+            (Level::User, paced(100, 1), Rate::new(10, 1)),
+            (Level::User, paced(90, 200), Rate::new(9, 2)),
             (Level::User, Arc::clone(&none), Rate::new(10, 2)),
             (Level::Address, paced(100, 20), Rate::new(50, 10)),
             (Level::Address, paced(40, 20), Rate::new(20, 10)),

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use crate::accounts::{AccountRole, KeyId, account_name, known_name};
+use crate::accounts::{AccountRole, KeyId, account_name};
 use crate::authz::canonical;
 use crate::quota::{Level, Subject};
 use crate::snapshot::network;
+
+/// The most bytes of what a service calls one of its users.
+const MAX_USER: usize = 128;
 
 /// The most bytes of the name of an upstream or a model.
 const MAX_NAME: usize = 256;
@@ -65,11 +68,16 @@ impl fmt::Display for SubjectName {
     }
 }
 
-/// Callers who are in no store have names like `:environment`.
+/// Who comes from elsewhere is called `ISSUER:NAME` or `SERVICE:ID`, and what services call their users
+/// is theirs, letter by letter. The keys of the environment belong to `:environment`.
 fn user(id: &str) -> Option<String> {
-    match id.strip_prefix(':') {
-        Some(rest) => Some(format!(":{}", account_name(rest)?)),
-        None => known_name(id),
+    match id.split_once(':') {
+        None => account_name(id),
+        Some(("", name)) => Some(format!(":{}", account_name(name)?)),
+        Some((source, name)) => {
+            let holds = is_word(name) && name.len() <= MAX_USER;
+            holds.then_some(format!("{}:{name}", account_name(source)?))
+        }
     }
 }
 
@@ -97,7 +105,9 @@ mod tests {
     fn subjects_have_one_spelling() {
         for (text, expected) in [
             ("user/Alice", Some("user/alice")),
-            ("user/corp:Ann", Some("user/corp:ann")),
+            ("user/corp:Ann", Some("user/corp:Ann")),
+            ("user/Chat:a/b+c=", Some("user/chat:a/b+c=")),
+            ("user/chat:a b", None),
             ("user/:environment", Some("user/:environment")),
             ("key/0123456789AB", Some("key/0123456789AB")),
             ("role/read_only", Some("role/read_only")),

@@ -79,19 +79,18 @@ impl Learned {
             .map_or_else(|| Tokenizer::Estimate { factor: learnt() }, Tokenizer::Bpe)
     }
 
-    /// GPU time in milliseconds that a request is expected to take at most: a quarter above what is
-    /// usual of this model on this upstream, or what took longest lately.
-    #[must_use]
-    pub fn gpu_ms(&self, upstream: &str, model: &str, prompt: u64, completion: u64) -> u64 {
-        let default = GpuSpeed::default();
-        match self.speeds.get(&pair(upstream, model)) {
+    /// Says what GPU time in milliseconds a request of so many prompt and completion tokens is
+    /// expected to take at most: a quarter above what is usual of this model on this upstream, or
+    /// what took longest lately.
+    pub fn gpu_time(&self, upstream: &str, model: &str) -> impl Fn(u64, u64) -> u64 + use<> {
+        let (default, known) = (GpuSpeed::default(), self.speeds.get(&pair(upstream, model)));
+        move |prompt, completion| match &known {
             Some(speed) => speed.estimate_gpu_ms(default, prompt, completion),
             None => default.estimate_gpu_ms(prompt, completion),
         }
     }
 
-    /// Learns from an answer. Only what was reported, complete and credible teaches anything, so no
-    /// model is remembered that no upstream has.
+    /// Learns from an answer. Only what was reported, complete and credible teaches anything.
     pub fn observe(&self, upstream: &str, model: &str, prompt: PromptEstimate, metered: &Metered) {
         let reported = metered.evidence.prompt_tokens();
         if let Some(reported) = reported.filter(|_| prompt.raw > 0) {
@@ -151,9 +150,9 @@ mod tests {
         let after = learned.prompt("a", 1_000);
         assert!(after.likely.abs_diff(2_000) < 100 && after.upper < 2_600, "{after:?}");
         assert_eq!(before, learned.prompt("b", 1_000));
-        assert!(learned.gpu_ms("gpu", "a", 100, 0) > 1_000);
-        assert_eq!(learned.gpu_ms("other", "a", 100, 0), 50);
-        assert_eq!(learned.gpu_ms("gpu", "b", 100, 0), 50);
+        assert!(learned.gpu_time("gpu", "a")(100, 0) > 1_000);
+        assert_eq!(learned.gpu_time("other", "a")(100, 0), 50);
+        assert_eq!(learned.gpu_time("gpu", "b")(100, 0), 50);
     }
 
     #[test]
@@ -162,7 +161,7 @@ mod tests {
         let prompt = learned.prompt("a", 1_000).opaque();
         (0..50).for_each(|_| learned.observe("gpu", "a", prompt, &measured(9_000)));
         assert_eq!(learned.prompt("a", 1_000), learned.prompt("b", 1_000));
-        assert!(learned.gpu_ms("gpu", "a", 100, 0) > 1_000);
+        assert!(learned.gpu_time("gpu", "a")(100, 0) > 1_000);
     }
 
     #[test]
@@ -170,10 +169,10 @@ mod tests {
         let learned = Learned::new();
         let prompt = learned.prompt("a", 100);
         learned.observe("gpu", "a", prompt, &metered(Evidence::None));
-        assert_eq!(learned.gpu_ms("gpu", "a", 0, 100), 2_000);
+        assert_eq!(learned.gpu_time("gpu", "a")(0, 100), 2_000);
         let total = Evidence::Total { prompt: 100, completion: 100, seconds: 10.0 };
         learned.observe("gpu", "a", prompt, &metered(total));
-        assert!(learned.gpu_ms("gpu", "a", 0, 100) > 9_000);
+        assert!(learned.gpu_time("gpu", "a")(0, 100) > 9_000);
     }
 
     #[test]

@@ -3,13 +3,17 @@
 //! Deltas are kept until there are 16 KiB of them, then counted up to the last place at which every
 //! tokenizer begins a new word, and forgotten. So memory is bounded, nothing is counted twice, and
 //! the sum is that of the whole text. Most answers are shorter, and their provider reports what they
-//! cost: then nothing is counted at all. An estimate needs no text and keeps none.
+//! cost: then nothing is counted at all, unless there is more than that. An estimate needs no text and keeps none.
 
-use super::estimate::Estimator;
+use super::estimate::{self, Estimator};
 use super::tokenizer::{self, Count, Tokenizer};
 
 /// Bytes that are kept.
 const KEPT: usize = 16 << 10;
+
+/// Longer pieces, which are whole answers, are estimated: to count one would keep a thread for
+/// milliseconds.
+const MAX_COUNTED: usize = 64 << 10;
 
 /// The count of one text: one choice of an answer, or its reasoning.
 #[derive(Clone)]
@@ -79,7 +83,11 @@ impl StreamCount {
         self.inexact |= safe.is_none();
         let rest = self.tail.split_off(safe.unwrap_or(self.tail.len()));
         let done = std::mem::replace(&mut self.tail, rest);
-        let Count { tokens, estimated } = self.tokenizer.count(&done);
+        let Count { tokens, estimated } = if done.len() > MAX_COUNTED {
+            tokenizer::estimated(estimate::text_tokens(&done), 1.0)
+        } else {
+            self.tokenizer.count(&done)
+        };
         self.counted = self.counted.saturating_add(tokens);
         self.inexact |= estimated;
     }

@@ -99,6 +99,13 @@ fn is_end_of_word(rest: &str) -> bool {
     !rest.starts_with(|next: char| next.is_ascii_alphanumeric())
 }
 
+/// Without anything that was learnt.
+impl Default for Tokenizer {
+    fn default() -> Self {
+        Self::Estimate { factor: 1.0 }
+    }
+}
+
 impl Tokenizer {
     /// Reads a `tokenizer.json` in the format of Hugging Face.
     ///

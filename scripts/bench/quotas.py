@@ -205,6 +205,8 @@ def judge(name, limit, what, ledger, boxes, seen):
         if abs(day["gpu_seconds"] * 1000 - book["gpu_ms"]) > book["requests"]:  # each is rounded up to a millisecond
             broken.append(f"{user}: the gateway counted {day['gpu_seconds']} GPU-seconds, the upstream {book['gpu_ms'] / 1000}")
     filled = sum(ledger[user][what] for user in USERS) / (limit * len(USERS))
+    if filled < 0.3:
+        broken.append(f"only {filled:.0%} of the limits was used: nothing was tried")
     print(f"{name}: {sum(seen.values())} requests {dict(seen)}, {filled:.1%} of all limits used, {len(broken)} broken")
     return broken
 

@@ -118,7 +118,7 @@ fn growth_settling_and_reset_at_once() {
         });
         let resets = {
             let counters = counters.clone();
-            thread::spawn(move || block_on(counters.reset(subjects()[0])).unwrap())
+            thread::spawn(move || block_on(counters.reset(subjects()[0], 1)).unwrap())
         };
         reservation.settle(tokens(33));
         grows.join().unwrap();

@@ -290,7 +290,7 @@ async fn reservations_end_by_settling_or_dropping() {
     let refusal = counters.clone().reserve(ask()).await.unwrap_err();
     clock.advance(refusal.retry_after().unwrap());
     let tomorrow = counters.reserve(ask()).await.unwrap();
-    counters.reset(user("alice")).await.unwrap();
+    counters.reset(user("alice"), 1).await.unwrap();
     let day = counters.consumption(user("alice")).await.unwrap().windows.day;
     assert_eq!((day.requests, day.reserved), (0, tomorrow.reserved()));
 }

@@ -109,8 +109,11 @@ impl Calls {
         self.of_one(&EXTEND, subject, args)
     }
 
-    pub(super) fn reset(&self, subject: Subject) -> Call {
-        self.of_one(&RESET, subject, Vec::new())
+    pub(super) fn reset(&self, subject: Subject, number: u64) -> Call {
+        let mut call = self.of_one(&RESET, subject, Vec::new());
+        let mark = format!("{}:r:{number}", self.key(subject));
+        call.keys.push(mark);
+        call
     }
 
     pub(super) fn read(&self, subject: Subject) -> Call {

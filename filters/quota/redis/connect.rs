@@ -1,5 +1,6 @@
 //! Connections: to one server, to the primary that the Sentinels name, or to a cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -7,29 +8,39 @@ use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    RedisResult, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode, Value,
 };
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use super::options::{InvalidOptions, RedisOptions, Topology};
 
 /// What makes new connections. The options are checked when it is made.
 pub(super) enum Connector {
-    Single(Client),
-    Sentinel(Mutex<SentinelClient>),
-    Cluster(ClusterClient),
+    Single(Box<Client>),
+    /// One of each address: who does not answer keeps nobody waiting.
+    Sentinel(Vec<Arc<Mutex<SentinelClient>>>),
+    Cluster(Box<ClusterClient>),
 }
 
 impl Connector {
     pub(super) fn new(options: &RedisOptions) -> Result<Self, InvalidOptions> {
         Ok(match &options.topology {
-            Topology::Single(url) => Self::Single(single(url, options)?),
-            Topology::Sentinel { urls, master } => {
-                Self::Sentinel(Mutex::new(sentinel(urls, master, options)?))
+            Topology::Single(url) => Self::Single(Box::new(single(url, options)?)),
+            Topology::Sentinel { urls, .. } if urls.is_empty() => {
+                return Err(
+                    RedisError::from((ErrorKind::InvalidClientConfig, "no Sentinel")).into()
+                );
             }
-            Topology::Cluster(urls) => Self::Cluster(cluster(urls, options)?),
+            Topology::Sentinel { urls, master } => {
+                let client =
+                    |url: &String| Ok(Arc::new(Mutex::new(sentinel(url, master, options)?)));
+                let clients = urls.iter().map(client);
+                Self::Sentinel(clients.collect::<Result<_, InvalidOptions>>()?)
+            }
+            Topology::Cluster(urls) => Self::Cluster(Box::new(cluster(urls, options)?)),
         })
     }
 
@@ -47,13 +58,33 @@ impl Connector {
             Self::Single(client) => Connection::Single(
                 client.get_multiplexed_async_connection_with_config(&config).await?,
             ),
-            Self::Sentinel(client) => {
-                let mut client = client.lock().await;
-                Connection::Single(client.get_async_connection_with_config(&config).await?)
-            }
+            Self::Sentinel(clients) => Connection::Single(primary(clients, &config).await?),
             Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
         })
     }
+}
+
+/// The primary, by the first of the Sentinels that leads there.
+async fn primary(
+    clients: &[Arc<Mutex<SentinelClient>>],
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    let mut asked = JoinSet::new();
+    for client in clients {
+        let (client, config) = (Arc::clone(client), config.clone());
+        asked.spawn(
+            async move { client.lock().await.get_async_connection_with_config(&config).await },
+        );
+    }
+    let mut last = RedisError::from((ErrorKind::Io, "no Sentinel answers"));
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
 }
 
 /// A connection that many requests use at the same time.
@@ -81,22 +112,19 @@ fn single(url: &str, options: &RedisOptions) -> Result<Client, InvalidOptions> {
 }
 
 fn sentinel(
-    urls: &[String],
+    url: &str,
     master: &str,
     options: &RedisOptions,
 ) -> Result<SentinelClient, InvalidOptions> {
-    let infos = infos(urls)?;
-    let addresses = infos.iter().map(|info| info.addr().clone());
-    let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?;
-    if let Some(first) = infos.first() {
-        let of_sentinels = first.redis_settings();
-        if let Some(username) = of_sentinels.username() {
-            builder = builder.set_client_to_sentinel_username(username);
-        }
-        if let Some(password) = of_sentinels.password() {
-            builder = builder.set_client_to_sentinel_password(password);
-        }
-        builder = builder.set_client_to_redis_db(of_sentinels.db());
+    let info = url.into_connection_info()?;
+    let (address, of_sentinel) = ([info.addr().clone()], info.redis_settings());
+    let mut builder = SentinelClientBuilder::new(address, master, SentinelServerType::Master)?
+        .set_client_to_redis_db(of_sentinel.db());
+    if let Some(username) = of_sentinel.username() {
+        builder = builder.set_client_to_sentinel_username(username);
+    }
+    if let Some(password) = of_sentinel.password() {
+        builder = builder.set_client_to_sentinel_password(password);
     }
     if let Some(username) = &options.username {
         builder = builder.set_client_to_redis_username(username);
@@ -104,7 +132,7 @@ fn sentinel(
     if let Some(password) = &options.password {
         builder = builder.set_client_to_redis_password(password.expose_secret());
     }
-    if infos.iter().any(is_tls) {
+    if is_tls(&info) {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
         if let Some(certificates) = certificates(options) {
             builder = builder.set_client_to_redis_certificates(certificates.clone());
@@ -115,7 +143,8 @@ fn sentinel(
 }
 
 fn cluster(urls: &[String], options: &RedisOptions) -> Result<ClusterClient, InvalidOptions> {
-    let infos = infos(urls)?;
+    let infos = urls.iter().map(|url| url.as_str().into_connection_info());
+    let infos = infos.collect::<RedisResult<Vec<_>>>()?;
     let tls = infos.iter().any(is_tls);
     let nodes = infos.into_iter().map(|info| with_user(info, options));
     let mut builder = ClusterClientBuilder::new(nodes)
@@ -128,11 +157,6 @@ fn cluster(urls: &[String], options: &RedisOptions) -> Result<ClusterClient, Inv
         builder = builder.certs(certificates);
     }
     Ok(builder.build()?)
-}
-
-fn infos(urls: &[String]) -> Result<Vec<ConnectionInfo>, InvalidOptions> {
-    let infos = urls.iter().map(|url| url.as_str().into_connection_info());
-    Ok(infos.collect::<RedisResult<_>>()?)
 }
 
 /// What is in the options wins over what is in the URL.

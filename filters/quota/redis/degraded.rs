@@ -45,7 +45,7 @@ impl Degraded {
         let reservation = self.local.reserve(local).await.map_err(without_view)?;
         let reserved = reservation.reserved();
         let held = store.held(demand.request_id, demand.levels(), reserved);
-        Ok(Reservation::new(LocalHold::boxed(store, held, reservation), reserved, EMPTY_VIEW))
+        Ok(Reservation::new(LocalHold::boxed(store, held, reservation), reserved, QuotaView::NONE))
     }
 
     /// Room for a request that runs and was admitted by Redis.
@@ -95,11 +95,11 @@ fn of_amounts(metered: &Metered) -> Metered {
 }
 
 pub(super) const fn refused(level: Level) -> Refusal {
-    Refusal { meter: Meter::Store, level, wait: Some(RETRY_AFTER), view: EMPTY_VIEW }
+    Refusal { meter: Meter::Store, level, wait: Some(RETRY_AFTER), view: QuotaView::NONE }
 }
 
 fn without_view(refusal: Refusal) -> Refusal {
-    Refusal { view: EMPTY_VIEW, ..refusal }
+    Refusal { view: QuotaView::NONE, ..refusal }
 }
 
 /// A request that was admitted without Redis.
@@ -136,4 +136,3 @@ impl Hold for LocalHold {
 
 /// It is back within two seconds of being there again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-const EMPTY_VIEW: QuotaView = QuotaView { requests: None, tokens: None, gpu_ms: None };

@@ -39,6 +39,11 @@ end
 
 -- The part of a window that is over stays there; only what is new is held in this one.
 local function grow(record, hold, windows)
+  -- On a cluster a level may hold more than all levels granted; a trim that is still on its way must
+  -- not find this and take what is granted now.
+  for k = 1, 2 do
+    lower(record, hold, k, max(hold[HELD + k] - total[k + 1], 0))
+  end
   local completion, gpu_ms = max(total[2] - hold[HELD + 1], 0), max(total[3] - hold[HELD + 2], 0)
   hold[HELD + 1], hold[HELD + 2] = hold[HELD + 1] + completion, hold[HELD + 2] + gpu_ms
   for _, window in ipairs(windows) do

@@ -28,6 +28,8 @@ pub(super) enum Failure {
     Lost,
     /// Redis refuses this call, though it works: the data is not what the script expects.
     Rejected,
+    /// It was on its way for so long that Redis may have forgotten whether it was done.
+    TooOld,
 }
 
 pub(super) struct Link {
@@ -35,6 +37,8 @@ pub(super) struct Link {
     connection: ArcSwapOption<Connection>,
     open: AtomicBool,
     opened: Notify,
+    /// Told once, when the breaker has closed.
+    back: Notify,
     closed: Notify,
     probe_key: String,
     limit: Duration,
@@ -48,6 +52,7 @@ impl Link {
             connection: ArcSwapOption::empty(),
             open: AtomicBool::new(true),
             opened: Notify::new(),
+            back: Notify::new(),
             closed: Notify::new(),
             probe_key: format!("{prefix}:probe"),
             limit,
@@ -60,6 +65,11 @@ impl Link {
 
     pub(super) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until Redis is within reach again: once for each time.
+    pub(super) async fn back(&self) {
+        self.back.notified().await;
     }
 
     /// Waits until the breaker is closed.
@@ -112,6 +122,7 @@ impl Link {
     async fn wait_for_trouble(&self) {
         self.open.store(false, Ordering::Release);
         self.closed.notify_waiters();
+        self.back.notify_one();
         tracing::info!("the meters in Redis are within reach");
         self.opened.notified().await;
     }
@@ -160,14 +171,18 @@ async fn run(connection: &mut Connection, call: &Call) -> RedisResult<Value> {
 
 /// An error of a script, not of the server: the next call may well succeed.
 fn is_of_the_data(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
-        || error.code() == Some("WRONGTYPE")
+    let text = error.to_string();
+    let of_the_server = OF_THE_SERVER.iter().any(|code| text.contains(code));
+    let of_a_script = error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError);
+    !of_the_server && (of_a_script || error.code() == Some("WRONGTYPE"))
 }
 
 fn late() -> RedisError {
     RedisError::from((ErrorKind::Io, "no answer in time"))
 }
 
+/// What Redis 6.2 puts into the text of a script's error, and later ones into its code.
+const OF_THE_SERVER: [&str; 4] = ["-READONLY", "-OOM", "-MISCONF", "-NOREPLICAS"];
 const PROBE: &str = "return redis.call('SET', KEYS[1], '', 'PX', 1000)";
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 const RECONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);

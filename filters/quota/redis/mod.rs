@@ -24,7 +24,7 @@ mod settler;
 pub use options::{InvalidOptions, OnFailure, Policy, RedisOptions, Topology};
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,7 +81,8 @@ impl RedisCounters {
         let store = Arc::new(Store::new(options, clock, time)?);
         let link = Arc::clone(&store.link);
         let renew_every = Duration::from_millis(options.lease_ms() / 3);
-        let settler = settler::run(Arc::downgrade(&store), Arc::clone(&store.queue), renew_every);
+        let (weak, queue) = (Arc::downgrade(&store), Arc::clone(&store.queue));
+        let settler = settler::run(weak, Arc::clone(&link), queue, renew_every);
         let tasks = [
             runtime.spawn(async move { link.keep().await }).abort_handle(),
             runtime.spawn(settler).abort_handle(),
@@ -96,14 +97,14 @@ impl RedisCounters {
     }
 
     /// Settlements that Redis has not confirmed yet.
-    #[must_use]
-    pub fn pending_settlements(&self) -> usize {
+    #[cfg(test)]
+    fn pending_settlements(&self) -> usize {
         self.store.queue.pending()
     }
 
-    /// Settlements that were given up, because too many waited.
-    #[must_use]
-    pub fn lost_settlements(&self) -> u64 {
+    /// Settlements that were given up.
+    #[cfg(test)]
+    fn lost_settlements(&self) -> u64 {
         self.store.queue.lost()
     }
 }
@@ -127,9 +128,9 @@ impl Counters for RedisCounters {
         Ok(account.ok_or(Unavailable)?.consumption(answer.now))
     }
 
-    async fn reset(&self, subject: Subject) -> Result<(), Unavailable> {
-        self.store.degraded.local.reset(subject).await?;
-        self.store.ask(self.store.calls.reset(subject)).await.map(drop)
+    async fn reset(&self, subject: Subject, number: u64) -> Result<(), Unavailable> {
+        self.store.degraded.local.reset(subject, number).await?;
+        self.store.ask(self.store.calls.reset(subject, number)).await.map(drop)
     }
 
     fn open_reservations(&self) -> usize {
@@ -321,7 +322,7 @@ struct RedisHold {
     store: Arc<Store>,
     held: Arc<Held>,
     /// What it holds beyond that in the memory of this gateway, since Redis did not answer.
-    local: Mutex<Vec<Reservation>>,
+    local: Mutex<Option<Reservation>>,
 }
 
 #[async_trait]
@@ -332,8 +333,7 @@ impl Hold for RedisHold {
         }
         self.store.open.fetch_sub(1, Ordering::Relaxed);
         self.store.end(&self.held, Ending::Pay, charge);
-        let local = std::mem::take(&mut *self.local.lock().unwrap_or_else(PoisonError::into_inner));
-        for reservation in local {
+        if let Some(reservation) = self.local().take() {
             let used = reservation.reserved();
             reservation.settle(used);
         }
@@ -347,12 +347,25 @@ impl Hold for RedisHold {
         if let Ok(granted) = self.store.grow(&self.held, more).await {
             return granted;
         }
+        let known = self.local().as_ref().map(Reservation::extension);
+        if let Some(local) = known {
+            return local.grow(more).await;
+        }
         let Some(local) = self.store.degraded.grow(&self.held, more).await else {
             return Charge::default();
         };
         let granted = local.reserved();
-        self.local.lock().unwrap_or_else(PoisonError::into_inner).push(local);
+        // One that has ended meanwhile pays for itself.
+        if self.held.runs() {
+            *self.local() = Some(local);
+        }
         granted
+    }
+}
+
+impl RedisHold {
+    fn local(&self) -> MutexGuard<'_, Option<Reservation>> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -311,3 +311,16 @@ local function sweep(record, key)
   end
   record[SWEEP] = earliest
 end
+
+-- Lets go of a part of what a hold has: of prompt tokens (k = 0), completion tokens (1) or GPU time (2).
+local function lower(record, hold, k, less)
+  hold[HELD + k] = hold[HELD + k] - less
+  for window = 0, 3 do
+    local part, reserved = PLACES[window] + PART + k, BOOKS[window] + RESERVED + k
+    local given_back = min(less, hold[part])
+    hold[part] = hold[part] - given_back
+    if hold[PLACES[window] + 1] == record[BOOKS[window] + INDEX] then
+      record[reserved] = max(record[reserved] - given_back, 0)
+    end
+  end
+end

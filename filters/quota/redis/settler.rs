@@ -19,7 +19,7 @@ use crate::quota::charge::Charge;
 use super::Store;
 use super::calls::{Call, Ending, MARK_MS};
 use super::held::Held;
-use super::link::Failure;
+use super::link::{Failure, Link};
 
 /// One thing to tell, about one group of levels.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Job {
     async fn attempt(&self) -> Result<(), Failure> {
         match self.call() {
             Some(call) => self.store.call(&call).await.map(drop),
-            None => Ok(()),
+            None => Err(Failure::TooOld),
         }
     }
 
@@ -92,6 +92,7 @@ impl Job {
             Failure::NotSent => {}
             Failure::Lost => self.unanswered = self.unanswered.or_else(|| Some(Instant::now())),
             Failure::Rejected => self.rejections += 1,
+            Failure::TooOld => self.rejections = MOST_REJECTIONS,
         }
         if self.rejections < MOST_REJECTIONS {
             return Some(self);
@@ -117,7 +118,7 @@ impl Queue {
         let mut jobs = self.lock();
         if jobs.len() >= CAPACITY {
             drop(jobs);
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lose();
             return job.finish();
         }
         self.pending.fetch_add(1, Ordering::AcqRel);
@@ -131,7 +132,16 @@ impl Queue {
         self.pending.load(Ordering::Acquire)
     }
 
+    /// Counts one that will never be told; the log hears of the first, the second, the fourth, ….
+    fn lose(&self) {
+        let lost = self.lost.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if lost.is_power_of_two() {
+            tracing::error!(lost, "settlements of the meters in Redis were given up");
+        }
+    }
+
     /// What never will be.
+    #[cfg(test)]
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -173,7 +183,7 @@ impl Queue {
         match job.failed(failure) {
             Some(job) => self.lock().push_front(job),
             None => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.lose();
                 self.told();
             }
         }
@@ -185,13 +195,23 @@ impl Queue {
 }
 
 /// Tells what is in the queue and renews the leases, as long as there is a store.
-pub(super) async fn run(store: Weak<Store>, queue: Arc<Queue>, renew_every: Duration) {
+pub(super) async fn run(
+    store: Weak<Store>,
+    link: Arc<Link>,
+    queue: Arc<Queue>,
+    renew_every: Duration,
+) {
     let mut renewal = interval(renew_every);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             _ = renewal.tick() => match store.upgrade() {
+                Some(store) => renew(&store).await,
+                None => return,
+            },
+            () = link.back() => match store.upgrade() {
+                // What expired meanwhile is taken up again before others are let in.
                 Some(store) => renew(&store).await,
                 None => return,
             },
@@ -220,7 +240,11 @@ async fn tell(queue: &Queue) {
                 queue.told();
             }
             Ok((job, Err(failure))) => queue.again(job, failure),
-            Err(error) => tracing::error!(%error, "a settlement of the meters was lost"),
+            Err(error) => {
+                tracing::error!(%error, "a settlement of the meters broke off");
+                queue.lose();
+                queue.told();
+            }
         }
     }
 }

@@ -21,15 +21,8 @@ if not hold then
 end
 
 for k = 0, 2 do
-  local less = hold[HELD + k] == found[k + 1] and max(found[k + 1] - most[k + 1], 0) or 0
-  hold[HELD + k] = hold[HELD + k] - less
-  for window = 0, 3 do
-    local part, reserved = PLACES[window] + PART + k, BOOKS[window] + RESERVED + k
-    local given_back = min(less, hold[part])
-    hold[part] = hold[part] - given_back
-    if hold[PLACES[window] + 1] == record[BOOKS[window] + INDEX] then
-      record[reserved] = max(record[reserved] - given_back, 0)
-    end
+  if hold[HELD + k] == found[k + 1] then
+    lower(record, hold, k, max(found[k + 1] - most[k + 1], 0))
   end
 end
 save_hold(KEYS[2], ARGV[2], hold, record)

@@ -70,6 +70,7 @@ struct World {
     model: HashMap<Subject, Account>,
     running: Vec<Running>,
     next_id: u128,
+    resets: u64,
 }
 
 impl World {
@@ -82,7 +83,7 @@ impl World {
             limits: Arc::new(limits),
         });
         let levels = levels.collect();
-        Self { store, clock, levels, model: HashMap::new(), running: vec![], next_id: 1 }
+        Self { store, clock, levels, model: HashMap::new(), running: vec![], next_id: 1, resets: 0 }
     }
 
     async fn take(&mut self, step: &Step) {
@@ -172,7 +173,9 @@ impl World {
 
     async fn reset(&mut self, user: usize) {
         let metered = self.levels[user].clone();
-        let answer = self.store.call(&self.store.calls.reset(metered.subject)).await.unwrap();
+        self.resets += 1;
+        let answer =
+            self.store.call(&self.store.calls.reset(metered.subject, self.resets)).await.unwrap();
         let account = self.account(&metered);
         account.roll(answer.now);
         account.reset();

@@ -59,6 +59,8 @@ async fn two_gateways_never_pass_a_limit_together() {
         let gateways = [connected(&options).await, connected(&options).await];
         let watcher = connected(&options).await;
         let watched = limits.clone();
+        let looked = Arc::new(AtomicU64::new(0));
+        let looking = Arc::clone(&looked);
         let watch = tokio::spawn(async move {
             let mut looks = 0;
             loop {
@@ -69,6 +71,7 @@ async fn two_gateways_never_pass_a_limit_together() {
                 };
                 assert_within(&watched, &seen);
                 looks += 1;
+                looking.store(looks, Ordering::Relaxed);
                 if looks % 10 == 0 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -77,6 +80,7 @@ async fn two_gateways_never_pass_a_limit_together() {
         let (admitted, paid) = press(&gateways, &limits).await;
         assert!(!watch.is_finished(), "{:?}", watch.await);
         watch.abort();
+        assert!(admitted > 0 && looked.load(Ordering::Relaxed) > 0, "nothing was seen");
         gateways[0].flush(SOON).await;
         let found = of_ann(&gateways[1]).await;
         let day = found.windows.day;
@@ -267,7 +271,7 @@ async fn a_flush_of_the_data_gives_nobody_a_fresh_quota() {
     assert_eq!((month.used, month.reserved), (charge(0, 69, 0), charge(0, 0, 0)));
 
     server.run("FLUSHALL");
-    counters.reset(user("ann")).await.unwrap();
+    counters.reset(user("ann"), 1).await.unwrap();
     let other = connected(&options).await;
     for counters in [&counters, &other] {
         assert!(of_ann(counters).await.windows.month.used.is_nothing(), "a reset is not undone");

@@ -233,10 +233,10 @@ async fn a_reset_forgets_what_was_used_and_keeps_what_runs(stage: &Stage) {
     let first = stage.reserve(charge(0, 60, 0), &levels).await.unwrap();
     stage.settle(first, charge(0, 60, 0)).await;
     let subject = Subject::new(Level::User, "h");
-    stage.counters.reset(subject).await.unwrap();
+    stage.counters.reset(subject, 1).await.unwrap();
     assert!(stage.used(Level::User, "h").await.windows.month.used.is_nothing());
     let runs = stage.reserve(charge(0, 80, 0), &levels).await.unwrap();
-    stage.counters.reset(subject).await.unwrap();
+    stage.counters.reset(subject, 2).await.unwrap();
     let refusal = stage.reserve(charge(0, 30, 0), &levels).await.unwrap_err();
     assert_eq!(refusal.meter(), Meter::Held(Resource::Tokens, Window::Month));
     stage.settle(runs, charge(0, 10, 0)).await;

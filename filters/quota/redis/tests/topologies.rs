@@ -223,7 +223,7 @@ async fn an_acl_user_needs_only_the_rights_that_are_documented() {
             tokio::time::sleep(Duration::from_millis(600)).await;
             running.settle(charge(0, 9, 0));
             assert!(counters.flush(SOON).await && !counters.is_degraded());
-            counters.reset(user("ann")).await.unwrap();
+            counters.reset(user("ann"), 1).await.unwrap();
         }
     }
 }
