@@ -23,7 +23,7 @@ use crate::quota::{QuotaView, Reservation};
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::surface::{Dialect, Operation};
-use crate::usage::{PromptEstimate, Usage};
+use crate::usage::{PromptEstimate, Tokenizer, Usage};
 use crate::verdict::Denial;
 
 /// The state of one request.
@@ -34,7 +34,8 @@ pub struct Ctx {
     pub(crate) begun: u64,
     /// Monotonic nanoseconds at which the last room was left.
     lap: u64,
-    /// Nanoseconds that the client took to send the body: not the gateway's share.
+    /// Nanoseconds that the client took to send the body, and that its upstream was busy: not the
+    /// gateway's share.
     pub(crate) waited: u64,
     pub(crate) id: Uuid,
     pub(crate) operation: Option<&'static Operation>,
@@ -85,6 +86,13 @@ impl Ctx {
         self.lap = self.begun;
     }
 
+    /// The upstream works for this request from now on.
+    pub(crate) fn hold(&mut self, turn: Turn) {
+        if let Stage::Cleared(exchange) = &mut self.stage {
+            exchange.turn = Some(turn);
+        }
+    }
+
     /// The id of the request: in the answer, the audit record and the upstream's log.
     #[must_use]
     pub const fn request_id(&self) -> Uuid {
@@ -117,6 +125,8 @@ pub(crate) struct Exchange {
     pub(crate) strip_usage: bool,
     /// How many answers to the one prompt.
     pub(crate) answers: u64,
+    /// Whether each of them begins with the prompt.
+    pub(crate) echoes: bool,
     pub(crate) prompt_estimate: PromptEstimate,
     /// Connections tried so far.
     pub(crate) attempts: usize,
@@ -126,10 +136,23 @@ pub(crate) struct Exchange {
     pub(crate) watch: Option<Watch>,
     /// Its slot at the upstream.
     pub(crate) turn: Option<Turn>,
+    /// Monotonic nanoseconds at which the upstream had no more to send; the client may take longer.
+    pub(crate) ended: Option<u64>,
+    /// What counts tokens that the upstream does not report.
+    pub(crate) tokenizer: Tokenizer,
     pub(crate) _held: Held,
     pub(crate) _counted: GaugeGuard,
     /// Its place among those that a revocation ends.
     pub(crate) entry: Entry,
+}
+
+impl Exchange {
+    /// The upstream is free for others, and costs no more: what is left is between the gateway and the
+    /// client.
+    pub(crate) fn upstream_ended(&mut self, now: u64) {
+        self.ended.get_or_insert(now);
+        (self.turn, self.watch) = (None, None);
+    }
 }
 
 /// An answer that passes.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::accounts::directory::{Directory, Proof};
 use crate::verdict::{Denial, Reason};
@@ -28,15 +28,21 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub(crate) struct Cut {
     why: OnceLock<Denial>,
-    fired: Notify,
+    fired: watch::Sender<bool>,
 }
 
 impl Cut {
-    /// Ends the request with this refusal, unless it is cut already.
-    pub(crate) fn fire(&self, why: Denial) {
-        if self.why.set(why).is_ok() {
-            self.fired.notify_one();
-        }
+    /// Ends the request with this refusal, unless it is cut already. Says whether it was not.
+    pub(crate) fn fire(&self, why: Denial) -> bool {
+        let first = self.why.set(why).is_ok();
+        self.fired.send_replace(true);
+        first
+    }
+
+    /// Returns once the request is cut.
+    pub(crate) async fn fired(&self) {
+        // Cannot fail: the sender is this very cut.
+        drop(self.fired.subscribe().wait_for(|fired| *fired).await);
     }
 
     /// The refusal that ends the request, if it is cut.
@@ -49,7 +55,7 @@ impl Cut {
 pub(crate) async fn serve<T>(request: impl Future<Output = Option<T>>) -> Option<T> {
     let cut = Arc::new(Cut::default());
     let overdue = async {
-        cut.fired.notified().await;
+        cut.fired().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
@@ -95,7 +101,7 @@ impl Exchanges {
     pub(crate) fn review(&self, directory: &Directory) -> usize {
         let open = self.lock();
         let void = open.values().filter_map(|open| Some((open, directory.void(&open.proof)?)));
-        void.map(|(open, why)| open.cut.fire(revoked(why))).count()
+        void.filter(|(open, why)| open.cut.fire(revoked(why))).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Open>> {

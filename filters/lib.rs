@@ -13,7 +13,7 @@
 //! | 5 | [`authz`] | grant | identity, operation, prompt → [`authz::Grant`] |
 //! | 6 | [`quota`] | reserve | grant → [`quota::Reservation`] |
 //! | 7 | [`scan`] | clear | prompt → `Cleared`; only cleared bytes may leave |
-//! | 8 | [`route`] | route | grant → [`route::Route`] |
+//! | 8 | [`route`], [`queue`] | route | grant → [`route::Route`], a turn at its upstream |
 //! | 9 | `forward` | forward | the outgoing head, built anew |
 //! | 10 | [`answer`] | answer | streamed events → watched events, usage read as it passes |
 //! | 11 | [`quota`] | settle | reservation and [`usage`] → ledger, once |

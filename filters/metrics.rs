@@ -80,17 +80,12 @@ pub enum Room {
     Authz,
     Quota,
     Scan,
-    Route,
-    Forward,
-    Answer,
     Total,
 }
 
 /// The labels of [`Room`], in its order.
-const ROOMS: [&str; 12] = [
-    "edge", "surface", "authn", "body", "prompt", "authz", "quota", "scan", "route", "forward",
-    "answer", "total",
-];
+const ROOMS: [&str; 9] =
+    ["edge", "surface", "authn", "body", "prompt", "authz", "quota", "scan", "total"];
 
 /// Every metric of the gateway, in a registry of their own.
 pub struct Metrics {
@@ -739,10 +734,9 @@ mod tests {
         assert_eq!(ROOMS.len(), Room::Total as usize + 1);
         let metrics = metrics();
         metrics.spent(Room::Authn, Duration::from_micros(3));
-        metrics.spent(Room::Answer, Duration::from_micros(3));
+        metrics.spent(Room::Scan, Duration::from_micros(3));
         let samples = parse(&metrics.encode());
-        for (room, expected) in ROOMS.iter().map(|room| (room, ["authn", "answer"].contains(room)))
-        {
+        for (room, expected) in ROOMS.iter().map(|room| (room, ["authn", "scan"].contains(room))) {
             let series = format!("portcullis_overhead_seconds_count{{room=\"{room}\"}}");
             assert_eq!(samples[&series], f64::from(u8::from(expected)), "{room}");
         }

@@ -22,7 +22,7 @@ pub struct OwnCall<'a> {
     /// The gateway.
     pub state: &'a State,
     /// The configuration that the request began with.
-    pub snapshot: &'a Snapshot,
+    pub snapshot: &'a Arc<Snapshot>,
     /// Who calls; always there unless the endpoint is open to anyone.
     pub identity: Option<&'a Arc<Identity>>,
     /// From where.

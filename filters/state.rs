@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queues;
 use crate::quota::{Counters, Standing};
 use crate::snapshot::Snapshot;
-use crate::standing::{self, SubjectName};
+use crate::standing;
 use crate::usage::Learned;
 
 /// The running gateway: configuration that can be swapped, and state that survives a reload.
@@ -174,13 +174,12 @@ impl State {
     /// Forgets what subjects have used whose reset was read. While the meters cannot be reached it
     /// is tried again at each look.
     ///
-    /// Where gateways share their meters each of them resets them, within their interval of looking
-    /// of each other: what is used between the first and the last is forgotten too, and no more.
     async fn take_resets(&self) {
-        let mut failed: Vec<SubjectName> = Vec::new();
-        for name in self.directory.take_resets() {
-            if self.counters.reset(name.subject()).await.is_err() {
-                failed.push(name);
+        let mut failed = Vec::new();
+        for reset in self.directory.take_resets() {
+            let reset_now = self.counters.reset(reset.subject.subject(), reset.revision);
+            if reset_now.await.is_err() {
+                failed.push(reset);
             }
         }
         self.directory.keep_resets(failed);

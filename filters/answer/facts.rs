@@ -154,7 +154,9 @@ impl<'a> Facts<'a> {
     }
 
     fn write_message(&mut self, choice: u64, message: Message<'a>) {
-        for text in [message.reasoning_content, message.reasoning, message.thinking] {
+        // Three names of one thing: servers send the same text under two of them.
+        let reasoning = [message.reasoning_content, message.reasoning, message.thinking];
+        if let Some(text) = reasoning.into_iter().find(|Text(text)| !text.is_empty()) {
             self.write(choice, Kind::Reasoning, text);
         }
         self.write(choice, Kind::Answer, message.content);

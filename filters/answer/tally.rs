@@ -86,7 +86,8 @@ impl Tally {
         if !progress.shape.computes() {
             return Metered::default();
         }
-        let prompt = self.reported.prompt_tokens.filter(|&tokens| tokens > 0);
+        let credible = |&tokens: &u64| tokens > 0 && tokens <= most_of_prompt(spent);
+        let prompt = self.reported.prompt_tokens.filter(credible);
         let completion = self.completion(progress);
         let seconds = self.reported.gpu_seconds().filter(|&seconds| is_credible(seconds, spent));
         let usage = Usage {
@@ -184,6 +185,17 @@ impl Tally {
                 }
             }
         }
+    }
+}
+
+/// More tokens than this are not in a prompt of this size, whatever template it is put into. Of images
+/// and the like nobody knows the tokens.
+const fn most_of_prompt(spent: &Spent) -> u64 {
+    const TIMES: u64 = 64;
+    const TEMPLATE: u64 = 8_192;
+    match spent.prompt.raw {
+        0 => u64::MAX,
+        raw => raw.saturating_mul(TIMES).saturating_add(TEMPLATE),
     }
 }
 

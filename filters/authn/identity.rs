@@ -19,6 +19,7 @@ pub struct Identity {
     key_id: Option<String>,
     session: Option<String>,
     layers: Vec<Arc<Layer>>,
+    subject: Subject,
     meters: Vec<Meter>,
     expires_at: Option<u64>,
     must_enrol: bool,
@@ -41,6 +42,7 @@ impl Identity {
             key_id: None,
             session: None,
             layers: vec![Arc::clone(&rights.layer)],
+            subject,
             meters: vec![(Level::User, subject, Arc::clone(&rights.limits))],
             expires_at: None,
             must_enrol: false,
@@ -160,6 +162,11 @@ impl Identity {
     /// The scopes of each layer, for the caller to see.
     pub fn scopes(&self) -> impl Iterator<Item = &[String]> {
         self.layers.iter().map(|layer| layer.scopes.as_slice())
+    }
+
+    /// The account, as meters and queues know it.
+    pub(crate) const fn subject(&self) -> Subject {
+        self.subject
     }
 
     /// The meters that requests count on.

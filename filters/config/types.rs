@@ -204,7 +204,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// A loopback address and port: metrics and health.
+    /// A loopback address and port: metrics, health and `/internal/*`.
     #[serde(with = "units::word")]
     pub address: SocketAddr,
 }

@@ -21,7 +21,7 @@ use crate::metrics::Room;
 use crate::own::{OwnAnswer, OwnCall, OwnOutcome};
 use crate::prompt::Prompt;
 use crate::surface::{self, Access, Dialect, Listener, Operation, OwnOp, Target};
-use crate::usage::{PromptEstimate, estimate_prompt_tokens};
+use crate::usage::{PromptEstimate, Tokenizer, estimate_prompt_tokens};
 use crate::verdict::{Denial, Reason};
 
 /// Bodies of own endpoints are small; texts to be scanned are not.
@@ -61,11 +61,13 @@ impl Gate {
             }
             (Target::Upstream(_), Some(identity)) if operation.takes_body() => {
                 self.prepare(ctx, operation, &identity, address, &bytes, held).await?;
-                self.take_turn(session, ctx).await.map(|()| None)
+                if operation.computes() {
+                    self.take_turn(session, ctx).await?;
+                }
+                Ok(None)
             }
             (Target::Upstream(_), Some(identity)) => {
-                self.prepare_read(ctx, operation, &identity, address, named).await?;
-                self.take_turn(session, ctx).await.map(|()| None)
+                self.prepare_read(ctx, operation, &identity, address, named).await.map(|()| None)
             }
             (Target::Upstream(_), None) => Err(authn::missing()),
         }
@@ -229,17 +231,25 @@ impl Gate {
         let estimate = self.state.learned.prompt(grant.model(), raw);
         let opaque = prompt.has_opaque_content();
         let prompt_estimate = if opaque { estimate.opaque() } else { estimate };
-        let wish = Wish::of(&grant, &prompt, prompt_estimate.upper, &self.state.learned);
+        let wish = if operation.computes() {
+            Wish::of(&grant, &prompt, prompt_estimate.upper, &self.state.learned)
+        } else {
+            Wish::read(&grant)
+        };
         let reservation = self.reserve(ctx, identity, address, wish).await?;
         fit(&mut grant, &mut prompt, &reservation, ctx);
-        self.state.learned.tokenizer(grant.model()).warm();
+        let given = grant.route().upstream().tokenizer.clone();
+        let tokenizer = given.unwrap_or_else(|| self.state.learned.tokenizer(grant.model()));
+        if operation.generates() {
+            tokenizer.warm();
+        }
         ctx.leave(Room::Quota);
         let streams = prompt.streams();
         let strip_usage = streams && operation.reports_usage_on_request() && !prompt.wants_usage();
         if strip_usage {
             prompt.ask_for_usage();
         }
-        let answers = prompt.answers();
+        let (answers, echoes) = (prompt.answers(), prompt.echoes());
         let cleared = Some(clear(ctx, &grant, prompt).await?);
         let entry = self.state.exchanges.enter(identity.proof(), &self.state.directory)?;
         ctx.stage = Stage::Cleared(Box::new(Exchange {
@@ -250,11 +260,14 @@ impl Gate {
             streams,
             strip_usage,
             answers,
+            echoes,
             prompt_estimate,
             attempts: 0,
             sent: 0,
             watch: None,
             turn: None,
+            ended: None,
+            tokenizer,
             _held: held,
             _counted: self.state.metrics.reservation_open(),
             entry,
@@ -284,11 +297,14 @@ impl Gate {
             streams: false,
             strip_usage: false,
             answers: 0,
+            echoes: false,
             prompt_estimate: PromptEstimate::default(),
             attempts: 0,
             sent: 0,
             watch: None,
             turn: None,
+            ended: None,
+            tokenizer: Tokenizer::default(),
             _held: Held::default(),
             _counted: self.state.metrics.reservation_open(),
             entry,

@@ -305,13 +305,11 @@ impl Gate {
     }
 
     /// What the answer to an exchange is expected to be.
-    fn expect(&self, exchange: &Exchange, operation: &Operation) -> Option<Expect> {
+    fn expect(exchange: &Exchange, operation: &Operation) -> Option<Expect> {
         let Target::Upstream(shape) = operation.target else { return None };
         let mut expect = Expect::new(shape);
-        let (grant, upstream) = (&exchange.grant, exchange.grant.route().upstream());
-        let given = upstream.tokenizer.clone();
-        expect.tokenizer = given.unwrap_or_else(|| self.state.learned.tokenizer(grant.model()));
-        expect.max_completion = Some(grant.max_tokens().saturating_mul(exchange.answers));
+        expect.tokenizer = exchange.tokenizer.clone();
+        expect.max_completion = Some(exchange.grant.max_tokens().saturating_mul(exchange.answers));
         expect.strip_usage = exchange.strip_usage;
         if shape.lists_models() {
             let identity = Arc::clone(exchange.grant.identity());

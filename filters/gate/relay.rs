@@ -37,7 +37,7 @@ pub(super) fn begin(
     head_only: bool,
     ctx: &mut Ctx,
 ) -> pingora::Result<()> {
-    let relay = match relay_of(gate, &exchange, response, head_only, ctx) {
+    let relay = match relay_of(&exchange, response, head_only, ctx) {
         Ok(relay) => relay,
         Err(denial) => {
             ctx.trace.denial = Some(denial);
@@ -67,7 +67,6 @@ pub(super) fn begin(
 }
 
 fn relay_of(
-    gate: &Gate,
     exchange: &Exchange,
     response: &ResponseHeader,
     head_only: bool,
@@ -81,7 +80,7 @@ fn relay_of(
     if failed {
         return Ok(Relay::Error { denial: upstream_status(response), collected: Vec::new() });
     }
-    let expect = ctx.operation.and_then(|operation| gate.expect(exchange, operation));
+    let expect = ctx.operation.and_then(|operation| Gate::expect(exchange, operation));
     let expect = expect.ok_or_else(|| Denial::new(Reason::Internal, "no answer is expected"))?;
     let text = |name| response.headers.get(name).and_then(|value| value.to_str().ok());
     let framing =
@@ -134,12 +133,14 @@ pub(super) fn pass(
         reply.broken = Some(denial);
         return Err(stopped("the request was cut"));
     }
+    if end {
+        exchange.upstream_ended(gate.state.clock.monotonic_ns());
+    }
     let arrived = chunk.take().unwrap_or_default();
     let out = match &mut reply.relay {
         Relay::Answer(answer) => match answer.push(&arrived, end) {
             Ok(out) => {
-                if let Some(denial) = ceiling::overruns(&exchange.reservation, answer.written()) {
-                    exchange.entry.cut().fire(denial.clone());
+                if let Some(denial) = ceiling::check(exchange, answer, &gate.state.metrics) {
                     reply.broken = Some(denial);
                     return Err(stopped("the answer is longer than what is reserved for it"));
                 }

@@ -53,12 +53,13 @@ impl<'a> Wish<'a> {
         learned: &Learned,
     ) -> Self {
         let read = Self::read(grant);
+        let gpu_ms = learned.gpu_time(read.upstream, read.model);
         let most = grant.max_tokens().saturating_mul(prompt.answers());
         let least = most.min(SHORTEST_ANSWER.saturating_mul(prompt.answers()));
         let charge = |completion| Charge {
             prompt: prompt_tokens,
             completion,
-            gpu_ms: learned.gpu_ms(read.upstream, read.model, prompt_tokens, completion),
+            gpu_ms: gpu_ms(prompt_tokens, completion),
         };
         Self { most: charge(most), least: charge(least), ..read }
     }
@@ -75,18 +76,19 @@ impl Gate {
     ) -> Result<Reservation, Denial> {
         let Wish { model, upstream, most, least } = wish;
         let sharer = Sharer { role: identity.role(), address, model, upstream };
-        let shared = ctx.snapshot.shared().meters(sharer);
         let (standing, now_ms) = (self.state.standing(), self.state.clock.unix_ms());
+        let shared = ctx.snapshot.shared().meters(sharer, standing.is_changed());
         let mut demand =
             Demand::new(ctx.id.as_u128(), most).at_least(least.completion, least.gpu_ms);
         for (level, subject, limits) in identity.meters().iter().chain(&shared) {
             let limits = standing.limits(*level, *subject, limits, now_ms);
             demand = demand.level(*level, *subject, limits);
         }
+        let limited = demand.limited();
         match self.state.counters.reserve(demand).await {
             Ok(reservation) => {
                 ctx.trace.quota = Some(reservation.view());
-                Ok(reservation)
+                Ok(reservation.limited_by(limited))
             }
             Err(refusal) => {
                 self.state.metrics.quota_refused(refusal.meter().name());

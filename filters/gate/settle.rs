@@ -79,7 +79,7 @@ pub(crate) fn abandon(ctx: &mut Ctx) {
 }
 
 fn spent(exchange: &Exchange, ctx: &Ctx) -> Spent {
-    let now = ctx.state.clock.monotonic_ns();
+    let now = exchange.ended.unwrap_or_else(|| ctx.state.clock.monotonic_ns());
     let upstream = exchange.grant.route().upstream();
     Spent {
         prompt: exchange.prompt_estimate,

@@ -35,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) wants_usage: bool,
     /// The smallest cap on generated tokens that the client gave.
     pub(crate) max_tokens: Option<u64>,
+    /// Whether every answer begins with the prompt.
+    pub(crate) echoes: bool,
     /// Answers to each prompt.
     pub(crate) choices: u64,
     /// Prompts in the request.
@@ -67,6 +69,12 @@ impl Prompt {
     #[must_use]
     pub fn model(&self) -> &str {
         &self.facts.model
+    }
+
+    /// Whether every answer begins with the prompt.
+    #[must_use]
+    pub const fn echoes(&self) -> bool {
+        self.facts.echoes
     }
 
     /// Whether the client wants a stream.

@@ -108,6 +108,7 @@ fn check_param(param: &Param, value: &Json, caps: &Caps, facts: &mut Facts) -> R
             facts.choices = facts.choices.max(up_to(name, value, 1, caps.choices)?);
         }
         Kind::TopLogprobs => top_logprobs(name, value, caps)?,
+        Kind::Echo => facts.echoes = boolean(name, value)?,
         Kind::Bool => drop(boolean(name, value)?),
         Kind::Number => number(name, value)?,
         Kind::Word | Kind::Text(_) => text(name, value)?,

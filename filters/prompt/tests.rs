@@ -43,7 +43,7 @@ fn sample(kind: Kind) -> Option<Value> {
     }}]);
     Some(match kind {
         Kind::Model => json!("phi"),
-        Kind::Stream | Kind::Bool => json!(true),
+        Kind::Stream | Kind::Echo | Kind::Bool => json!(true),
         Kind::StreamOptions => json!({"include_usage": true}),
         Kind::MaxTokens | Kind::Choices | Kind::TopLogprobs => json!(1),
         Kind::Number => json!(0.5),

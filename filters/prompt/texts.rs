@@ -114,6 +114,7 @@ fn visit_param(kind: Option<Kind>, value: &mut Json, group: u32, visit: Visit<'_
             | Kind::MaxTokens
             | Kind::Choices
             | Kind::TopLogprobs
+            | Kind::Echo
             | Kind::Bool
             | Kind::Number
             | Kind::Images

@@ -9,7 +9,7 @@ use super::access::account_role;
 use crate::accounts::AccountRole;
 use crate::config::{Config, Quota};
 use crate::glob::Glob;
-use crate::quota::{Ceiling, Level, Limits, Rate, Resource, Subject, Window};
+use crate::quota::{self, Ceiling, Level, Limits, Rate, Resource, Subject, Window};
 use crate::standing::SubjectName;
 
 /// Limits by the name of their quota.
@@ -39,17 +39,9 @@ pub(crate) fn limits(quota: &Quota) -> Limits {
 
 /// What a key such as `tokens_per_day` limits.
 fn meter(key: &str) -> Option<(Resource, Window)> {
-    let (stem, window) = key.split_once("_per_")?;
-    let resource = match stem {
-        "requests" => Resource::Requests,
-        "tokens" => Resource::Tokens,
-        "prompt_tokens" => Resource::PromptTokens,
-        "completion_tokens" => Resource::CompletionTokens,
-        "gpu_seconds" => Resource::GpuTime,
-        _ => return None,
-    };
-    let window = Window::ALL.into_iter().find(|known| known.name() == window)?;
-    Some((resource, window))
+    let of = |resource| Window::ALL.map(|window| (resource, window));
+    let mut all = Resource::ALL.into_iter().flat_map(of);
+    all.find(|(resource, window)| quota::Meter::Window(*resource, *window).name() == key)
 }
 
 /// The meters that several callers share. Those without a quota are there too, without limits: an
@@ -99,13 +91,17 @@ impl Shared {
         }
     }
 
-    /// The shared meters on which a request counts.
-    pub(crate) fn meters(&self, of: Sharer<'_>) -> Vec<Meter> {
-        let model = (!of.model.is_empty()).then(|| self.model(of.model));
-        let upstream = self.upstreams.get(of.upstream).cloned();
-        let address = metered(Level::Address, &network(of.address), Arc::clone(&self.address));
-        let shared = [self.role(of.role).clone(), address, self.global.clone()];
-        shared.into_iter().chain(model).chain(upstream).collect()
+    /// The shared meters on which a request counts. Of those without a quota only if an operator has
+    /// `changed` limits, which may be theirs: to name them takes a hash each.
+    pub(crate) fn meters(&self, of: Sharer<'_>, changed: bool) -> Vec<Meter> {
+        let counts = |limits: &Arc<Limits>| changed || !limits.is_empty();
+        let known = [Some(self.role(of.role)), Some(&self.global), self.upstreams.get(of.upstream)];
+        let known = known.into_iter().flatten().filter(|(.., limits)| counts(limits)).cloned();
+        let address = Some(Arc::clone(&self.address)).filter(counts);
+        let address = address.map(|limits| metered(Level::Address, &network(of.address), limits));
+        let model = (!of.model.is_empty()).then(|| self.model(of.model)).filter(counts);
+        let model = model.map(|limits| metered(Level::Model, of.model, limits));
+        known.chain(address).chain(model).collect()
     }
 
     /// The limits of a subject that several callers share; `None` for an upstream that is not there,
@@ -115,7 +111,7 @@ impl Shared {
             Level::User | Level::Key => return None,
             Level::Address => return Some(Arc::clone(&self.address)),
             Level::Role => self.role(name.id().parse().ok()?).clone(),
-            Level::Model => self.model(name.id()),
+            Level::Model => return Some(self.model(name.id())),
             Level::Upstream => self.upstreams.get(name.id())?.clone(),
             Level::Global => self.global.clone(),
         };
@@ -132,10 +128,9 @@ impl Shared {
         }
     }
 
-    fn model(&self, name: &str) -> Meter {
+    fn model(&self, name: &str) -> Arc<Limits> {
         let limits = self.models.iter().find(|(glob, _)| glob.matches(name));
-        let limits = limits.map(|(_, limits)| Arc::clone(limits)).unwrap_or_default();
-        metered(Level::Model, name, limits)
+        limits.map(|(_, limits)| Arc::clone(limits)).unwrap_or_default()
     }
 }
 
@@ -200,24 +195,24 @@ mod tests {
         );
         let levels = |role, model, upstream| {
             let sharer = Sharer { role, address: [10, 0, 0, 1].into(), model, upstream };
-            let mut limited = shared.meters(sharer);
-            limited.retain(|(.., limits)| !limits.is_empty());
+            let limited = shared.meters(sharer, false);
             limited.into_iter().map(|(level, ..)| level).collect::<Vec<_>>()
         };
         use Level::{Address, Global, Model, Role, Upstream};
         let user = AccountRole::User;
-        assert_eq!(levels(user, "llama3", "up"), [Role, Address, Global, Model, Upstream]);
-        assert_eq!(levels(AccountRole::Admin, "phi", "other"), [Address, Global]);
-        assert_eq!(levels(user, "", ""), [Role, Address, Global]);
+        assert_eq!(levels(user, "llama3", "up"), [Role, Global, Upstream, Address, Model]);
+        assert_eq!(levels(AccountRole::Admin, "phi", "other"), [Global, Address]);
+        assert_eq!(levels(user, "", ""), [Role, Global, Address]);
     }
 
     #[test]
-    fn what_has_no_quota_is_metered_all_the_same() {
+    fn what_has_no_quota_is_metered_once_operators_change_limits() {
         let (_, shared) = compiled("upstreams: {up: {url: 'http://127.0.0.1:1'}}");
         let address = [10, 0, 0, 1].into();
         let sharer = Sharer { role: AccountRole::User, address, model: "phi", upstream: "up" };
+        assert!(shared.meters(sharer, false).is_empty());
         let mut subjects: Vec<Subject> =
-            shared.meters(sharer).into_iter().map(|(_, subject, _)| subject).collect();
+            shared.meters(sharer, true).into_iter().map(|(_, subject, _)| subject).collect();
         subjects.sort_unstable();
         let names = ["role/user", "address/10.0.0.1", "global", "model/phi", "upstream/up"];
         let mut expected = names.map(|name| SubjectName::parse(name).unwrap().subject());

@@ -165,11 +165,7 @@ impl Snapshot {
     #[must_use]
     pub fn limits_of(&self, name: &SubjectName, directory: &Directory) -> Option<Arc<Limits>> {
         match name.level() {
-            Level::User => {
-                let known = directory.person(name.id()).map(|person| person.role);
-                let role = known.or_else(|| self.access.outside(name.id()))?;
-                Some(Arc::clone(&self.rights(role).limits))
-            }
+            Level::User => Some(Arc::clone(&self.rights(self.role_of(name, directory)?).limits)),
             Level::Key => {
                 let id = name.id().parse().ok()?;
                 let of_environment = || self.environment_ids().any(|known| known == id);
@@ -183,6 +179,26 @@ impl Snapshot {
             Level::Role | Level::Model | Level::Upstream | Level::Address | Level::Global => {
                 self.shared().limits(name)
             }
+        }
+    }
+
+    /// The role of a user, or of the user of a key, wherever they are known; `None` for others and for
+    /// what has no role.
+    #[must_use]
+    pub fn role_of(&self, name: &SubjectName, directory: &Directory) -> Option<AccountRole> {
+        let of_user = |user: &str| directory.person(user).map(|person| person.role);
+        match name.level() {
+            Level::User => of_user(name.id()).or_else(|| self.access.outside(name.id())),
+            Level::Key => {
+                let id = name.id().parse().ok()?;
+                let of_environment = || {
+                    let environment = self.environment().filter(|e| e.keys.ids().any(|k| k == id));
+                    environment.map(|environment| environment.role)
+                };
+                let key = directory.key(id);
+                key.and_then(|key| of_user(&key.user)).or_else(of_environment)
+            }
+            Level::Role | Level::Model | Level::Upstream | Level::Address | Level::Global => None,
         }
     }
 

@@ -75,6 +75,8 @@ pub enum Kind {
     Model,
     /// Whether the answer is streamed.
     Stream,
+    /// Whether the answer begins with the prompt.
+    Echo,
     /// OpenAI `stream_options`.
     StreamOptions,
     /// OpenAI's caps on generated tokens, whatever their name.
@@ -180,6 +182,15 @@ impl Operation {
     #[must_use]
     pub fn generates(&self) -> bool {
         self.access == Access::Scope("llm:generate")
+    }
+
+    /// Whether it keeps a GPU busy.
+    #[must_use]
+    pub const fn computes(&self) -> bool {
+        match self.target {
+            Target::Upstream(shape) => shape.computes(),
+            Target::Own(_) => false,
+        }
     }
 
     /// Whether a stream reports usage only if the request asks for it.

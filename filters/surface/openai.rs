@@ -116,7 +116,7 @@ const COMPLETIONS: &[Param] = &[
     optional("n", Kind::Choices),
     optional("best_of", Kind::Choices),
     optional("logprobs", Kind::TopLogprobs),
-    optional("echo", Kind::Bool),
+    optional("echo", Kind::Echo),
     optional("temperature", Kind::Number),
     optional("top_p", Kind::Number),
     optional("frequency_penalty", Kind::Number),

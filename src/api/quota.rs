@@ -79,7 +79,12 @@ async fn try_set(call: &OwnCall<'_>, details: &mut Details) -> Result<OwnAnswer,
     details.extend(before.as_ref().map(|before| ("before", before.told())));
     details.extend([("after", new.told()), ("reason_given", new.reason)]);
     take_effect(call).await;
-    view(call, &name).await
+    shown_or_nothing(call, &name).await
+}
+
+/// The change is made: that it cannot be shown is no failure of it.
+async fn shown_or_nothing(call: &OwnCall<'_>, name: &SubjectName) -> Result<OwnAnswer, Denial> {
+    Ok(view(call, name).await.unwrap_or_else(|_| no_content()))
 }
 
 /// `DELETE /internal/quota/{subject}`
@@ -126,7 +131,7 @@ async fn try_reset(call: &OwnCall<'_>, details: &mut Details) -> Result<OwnAnswe
     store.reset_quota(&name, &reason, now, &by).await.map_err(refused)?;
     details.push(("reason_given", reason));
     take_effect(call).await;
-    view(call, &name).await
+    shown_or_nothing(call, &name).await
 }
 
 async fn view(call: &OwnCall<'_>, name: &SubjectName) -> Result<OwnAnswer, Denial> {
@@ -153,17 +158,9 @@ fn configured(call: &OwnCall<'_>, name: &SubjectName) -> Result<std::sync::Arc<L
 /// Limits of users, and of their keys, are changed by those who may change the users: nobody but an
 /// owner changes their own.
 fn check_below(call: &OwnCall<'_>, name: &SubjectName) -> Result<(), Denial> {
-    let directory = call.state.directory();
-    let user = match name.level() {
-        Level::User => directory.person(name.id()),
-        Level::Key => {
-            let key = name.id().parse().ok().and_then(|id| directory.key(id));
-            key.and_then(|key| directory.person(&key.user))
-        }
-        Level::Role | Level::Model | Level::Upstream | Level::Address | Level::Global => None,
-    };
     let own = identified(call)?.role();
-    if user.is_some_and(|user| !may_act_on(own, user.role)) {
+    let role = call.snapshot.role_of(name, call.state.directory());
+    if role.is_some_and(|role| !may_act_on(own, role)) {
         let message = "only an owner changes limits of users of your role or above";
         return Err(Denial::new(Reason::InsufficientScope, message));
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::auth::role;
 use super::{actor, identified, invalid, json, named, no_content, read, refused, step_up};
-use crate::manage;
+use crate::{manage, quotas};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -195,23 +195,27 @@ pub(super) async fn emergency_revoke(call: &OwnCall<'_>) -> OwnOutcome {
         Ok(form) => form,
         Err(denial) => return Err(denial).into(),
     };
-    let reason = form.reason.chars().take(500).collect();
-    let result = revoke_everything(call, &form).await;
+    let reason = match quotas::reason(&form.reason) {
+        Ok(reason) => reason,
+        Err(denial) => return Err(denial).into(),
+    };
+    let result = revoke_everything(call, form.revoke_all, &reason).await;
     OwnOutcome { user: None, details: vec![("reason_given", reason)], result }
 }
 
-async fn revoke_everything(call: &OwnCall<'_>, form: &Emergency) -> Result<OwnAnswer, Denial> {
-    if !form.revoke_all {
+async fn revoke_everything(
+    call: &OwnCall<'_>,
+    revoke_all: bool,
+    reason: &str,
+) -> Result<OwnAnswer, Denial> {
+    if !revoke_all {
         return Err(invalid("it must be true: this call revokes everything").param("revoke_all"));
-    }
-    if form.reason.trim().is_empty() {
-        return Err(invalid("say why, for the record").param("reason"));
     }
     step_up(call, StepUp::Always).await?;
     let (store, now) = (call.state.directory().store(), call.state.clock().unix_secs());
     let environment = call.snapshot.environment_ids();
     let by = actor(call)?;
-    let revoking = manage::revoke_everything(store.as_ref(), environment, &form.reason, now, &by);
+    let revoking = manage::revoke_everything(store.as_ref(), environment, reason, now, &by);
     let revoked = revoking.await.map_err(refused)?;
     super::take_effect(call).await;
     json(

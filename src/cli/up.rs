@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// Where to listen; loopback only
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where metrics and health are; loopback only
+    /// Where metrics, health and /internal/* are; loopback only
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     admin: SocketAddr,
     /// Where keys, accounts and the audit trail are kept

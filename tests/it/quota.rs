@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use portcullis_filters::accounts::AccountRole;
+use portcullis_filters::accounts::store::Actor;
 use portcullis_filters::quota::{Level, Spent, Subject};
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Connection, Head, get, post};
 use crate::support::gateway::{Gateway, Plan, USER};
-use crate::support::upstream::{Talk, Upstream};
+use crate::support::upstream::{Talk, Upstream, held};
 use crate::support::{
-    chat, chat_answer, delta, ollama_chat, ollama_line, streamed, until, usage_event,
+    chat, chat_answer, delta, event, ollama_chat, ollama_line, streamed, until, usage_event,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -177,45 +179,22 @@ async fn callers_see_their_quotas_and_use() {
     assert_eq!(quotas["in_flight"], 1, "this very request: {me}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_busy_upstream_is_waited_for_in_turn() {
-    let upstream = Upstream::start(|talk| async move {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        talk.json(200, &chat_answer(3, 2)).await
-    })
-    .await;
-    let gateway = Plan::new(format!(
-        "upstreams: {{local: {{url: '{}', concurrent: 1, queue: {{waiting: 1}}}}}}",
-        upstream.url()
-    ))
-    .start()
-    .await;
-    let body = chat("phi", "hello");
-    let ask = || post(&gateway, CHAT, &body);
-    let (first, second, third) = tokio::join!(ask(), ask(), ask());
-    let mut statuses = [first.status, second.status, third.status];
-    statuses.sort_unstable();
-    assert!(statuses == [200, 200, 429] || statuses == [200, 200, 503], "{statuses:?}");
-    let refused = [first, second, third].into_iter().find(|answer| answer.status > 200).unwrap();
-    let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
-    assert!((1..=60).contains(&wait), "{wait}");
-    let records = gateway.settled(3).await;
-    let waited: Vec<u64> =
-        records.iter().filter_map(|r| r["metadata"]["queue_ms"].as_u64()).collect();
-    assert!(waited.iter().any(|ms| (50..5_000).contains(ms)), "{records:?}");
-    let overheads = records.iter().filter_map(|record| record["overhead_us"].as_u64());
-    assert!(overheads.max().unwrap() < 100_000, "the wait is not overhead: {records:?}");
+/// A gateway before an upstream that works on one request at a time, with one place to wait.
+async fn narrow(upstream: &Upstream) -> Gateway {
+    let queue = "concurrent: 1, queue: {waiting: 1}";
+    let blocks = format!("upstreams: {{local: {{url: '{}', {queue}}}}}", upstream.url());
+    Plan::new(blocks).start().await
+}
+
+async fn waiting(gateway: &Gateway, count: usize) {
+    let depths = [("local".into(), count)];
+    until("the queue to be so long", || gateway.state.queue_depths() == depths).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn who_leaves_while_waiting_frees_the_place_at_once() {
-    let (upstream, go) = crate::support::upstream::held(&chat_answer(3, 2)).await;
-    let gateway = Plan::new(format!(
-        "upstreams: {{local: {{url: '{}', concurrent: 1, queue: {{waiting: 1}}}}}}",
-        upstream.url()
-    ))
-    .start()
-    .await;
+async fn a_busy_upstream_is_waited_for_in_turn() {
+    let (upstream, go) = held(&chat_answer(3, 2)).await;
+    let gateway = narrow(&upstream).await;
     let body = chat("phi", "hello").to_string();
     let request = Head::post(&gateway, CHAT).with(body.as_bytes());
     let mut first = Connection::open(&gateway).await;
@@ -223,9 +202,107 @@ async fn who_leaves_while_waiting_frees_the_place_at_once() {
     upstream.asked(1).await;
     let mut second = Connection::open(&gateway).await;
     second.send(&request).await;
-    until("the second to wait", || gateway.state.queue_depths() == [("local".into(), 1)]).await;
+    waiting(&gateway, 1).await;
+    let third = post(&gateway, CHAT, &chat("phi", "hello")).await;
+    assert!([429, 503].contains(&third.status), "{third:?}");
+    let wait: u64 = third.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    // Lists are not what an upstream is busy with.
+    let mut list = Connection::open(&gateway).await;
+    list.send(&Head::new(&gateway, "GET", "/v1/models").bytes()).await;
+    upstream.asked(2).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    go.add_permits(3);
+    assert_eq!((first.answer().await.status, second.answer().await.status), (200, 200));
+    list.answer().await;
+    let records = gateway.settled(4).await;
+    let waited = |record: &&Value| record["metadata"]["queue_ms"].as_u64() >= Some(20);
+    let waited: Vec<_> = records.iter().filter(waited).collect();
+    assert_eq!(waited.len(), 1, "{records:?}");
+    let ms = waited[0]["metadata"]["queue_ms"].as_u64().unwrap();
+    let overhead_us = waited[0]["overhead_us"].as_u64().unwrap();
+    let latency_ms = waited[0]["latency_ms"].as_u64().unwrap();
+    assert!(overhead_us / 1000 + ms <= latency_ms + 1, "no wait is overhead: {:?}", waited[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_is_revoked_while_waiting_is_told_so() {
+    let (upstream, go) = held(&chat_answer(3, 2)).await;
+    let gateway = narrow(&upstream).await;
+    let ann = gateway.member("ann", AccountRole::User).await;
+    let body = chat("phi", "hello").to_string();
+    let mut first = Connection::open(&gateway).await;
+    first.send(&Head::post(&gateway, CHAT).with(body.as_bytes())).await;
+    upstream.asked(1).await;
+    let second = tokio::spawn(async move { ann.chat().await });
+    waiting(&gateway, 1).await;
+    let by = Actor { name: "olga".into(), unrecorded: false };
+    let (store, now) = (gateway.state.directory().store(), gateway.state.clock().unix_secs());
+    store.revoke_user("ann", now, &by).await.unwrap();
+    gateway.state.look().await.unwrap();
+    second.await.unwrap().refused(401, "invalid_credentials");
+    waiting(&gateway, 0).await;
+    go.add_permits(1);
+    assert_eq!(first.answer().await.status, 200);
+    let records = gateway.settled(2).await;
+    assert_eq!(records[0]["reason"], "invalid_credentials", "{records:?}");
+    assert_eq!(upstream.seen().len(), 1, "it never reached the upstream");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn lists_hold_no_gpu_time() {
+    let (upstream, go) = held(&json!({ "object": "list", "data": [] })).await;
+    let quota = format!("gpu_seconds_per_day: 60, tokens_per_day: 1000, {FAST}");
+    let gateway = Plan::to(&upstream).quota(&quota).start().await;
+    let mut list = Connection::open(&gateway).await;
+    list.send(&Head::new(&gateway, "GET", "/v1/models").bytes()).await;
+    upstream.asked(1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let spent = spent(&gateway, Level::User, USER).await;
+    assert!(spent.reserved.is_nothing(), "{spent:?}");
+    go.add_permits(1);
+    assert_eq!(list.answer().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn reasoning_that_comes_under_two_names_counts_once() {
+    let upstream = Upstream::start(|talk| async move {
+        let mut talk = talk.begin("text/event-stream").await;
+        for _ in 0..40 {
+            let delta = json!({ "reasoning": "hm", "reasoning_content": "hm" });
+            let choice = json!({ "index": 0, "delta": delta, "finish_reason": null });
+            talk.chunk(&event(&json!({ "object": "chat.completion.chunk", "choices": [choice] })))
+                .await;
+        }
+        talk.chunk(&delta("Paris")).await;
+        talk.chunk("data: [DONE]\n\n").await;
+        talk.end().await
+    })
+    .await;
+    let gateway = Plan::to(&upstream).quota(&format!("tokens_per_day: 1000, {FAST}")).start().await;
+    let mut request = streamed("phi", "hello");
+    request["max_tokens"] = json!(50);
+    let answer = post(&gateway, CHAT, &request).await;
+    assert!(answer.text().contains("[DONE]"), "{answer:?}");
+    gateway.record().await;
+    let used = spent(&gateway, Level::User, USER).await.used;
+    assert!((41..=50).contains(&used.completion), "{used:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_leaves_while_waiting_frees_the_place_at_once() {
+    let (upstream, go) = held(&chat_answer(3, 2)).await;
+    let gateway = narrow(&upstream).await;
+    let body = chat("phi", "hello").to_string();
+    let request = Head::post(&gateway, CHAT).with(body.as_bytes());
+    let mut first = Connection::open(&gateway).await;
+    first.send(&request).await;
+    upstream.asked(1).await;
+    let mut second = Connection::open(&gateway).await;
+    second.send(&request).await;
+    waiting(&gateway, 1).await;
     drop(second);
-    until("its place to be free", || gateway.state.queue_depths() == [("local".into(), 0)]).await;
+    waiting(&gateway, 0).await;
     go.add_permits(1);
     assert_eq!(first.answer().await.status, 200);
     let records = gateway.settled(2).await;

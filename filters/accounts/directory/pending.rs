@@ -3,17 +3,16 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::Directory;
-use crate::accounts::store::Standing;
-use crate::standing::SubjectName;
+use crate::accounts::store::{Reset, Standing};
 
 #[derive(Default)]
 pub(super) struct Pending {
     standing: Mutex<Option<Standing>>,
-    resets: Mutex<Vec<SubjectName>>,
+    resets: Mutex<Vec<Reset>>,
 }
 
 impl Pending {
-    pub(super) fn put(&self, standing: Option<Standing>, resets: Vec<SubjectName>) {
+    pub(super) fn put(&self, standing: Option<Standing>, resets: Vec<Reset>) {
         if standing.is_some() {
             *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
         }
@@ -33,12 +32,12 @@ impl Directory {
 
     /// The subjects whose use is to be forgotten: each is given once, and put back with
     /// [`Self::keep_resets`] if that fails.
-    pub(crate) fn take_resets(&self) -> Vec<SubjectName> {
+    pub(crate) fn take_resets(&self) -> Vec<Reset> {
         std::mem::take(&mut *self.pending.resets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts subjects back, for another try.
-    pub(crate) fn keep_resets(&self, resets: Vec<SubjectName>) {
+    pub(crate) fn keep_resets(&self, resets: Vec<Reset>) {
         self.pending.put(None, resets);
     }
 }

@@ -301,7 +301,17 @@ pub struct Changes {
     pub standing: Option<Standing>,
     /// Subjects whose use is to be forgotten. A reader who has seen nothing is told of none: what was
     /// to be forgotten then is none of its concern.
-    pub resets: Vec<SubjectName>,
+    pub resets: Vec<Reset>,
+}
+
+/// That what a subject has used is to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make them whole")]
+pub struct Reset {
+    /// Whose use.
+    pub subject: SubjectName,
+    /// The number of the change, by which every gateway knows this reset from others.
+    pub revision: u64,
 }
 
 /// What was revoked at once.

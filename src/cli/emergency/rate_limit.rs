@@ -74,7 +74,7 @@ fn answer(accounts: &Accounts, common: &Common, limits: Option<&EmergencyLimits>
         None => "Emergency limits are off.".to_owned(),
         Some(limits) => format!(
             "Emergency limits are on until {}, by {}: {}\nRequests a minute: {} of a user, {} \
-             from an address; all other limits are a tenth.",
+             from an address; other limits are a tenth, of addresses half.",
             when::shown(limits.ends_at),
             limits.set_by,
             limits.reason,

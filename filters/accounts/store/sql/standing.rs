@@ -2,7 +2,9 @@
 
 use sqlx::any::AnyRow;
 
-use super::super::{Actor, EmergencyLimits, QuotaOverride, Result, Standing, StoreError, Told};
+use super::super::{
+    Actor, EmergencyLimits, QuotaOverride, Reset, Result, Standing, StoreError, Told,
+};
 use super::error::unexpected;
 use super::query;
 use super::rows::{column, integer, number, some_number};
@@ -146,10 +148,12 @@ impl Tx<'_> {
     }
 
     /// The subjects that were reset after this number of the counter.
-    pub(super) async fn resets(&mut self, since: u64) -> Result<Vec<SubjectName>> {
-        let sql = "SELECT level, id FROM quota_resets WHERE revision > $1 ORDER BY revision";
+    pub(super) async fn resets(&mut self, since: u64) -> Result<Vec<Reset>> {
+        let sql =
+            "SELECT level, id, revision FROM quota_resets WHERE revision > $1 ORDER BY revision";
         let rows = query(sql).bind(integer(since)).fetch_all(&mut *self.conn).await?;
-        rows.iter().map(subject).collect()
+        let reset = |row| Ok(Reset { subject: subject(row)?, revision: number(row, "revision")? });
+        rows.iter().map(reset).collect()
     }
 
     async fn change_standing(&mut self) -> Result<()> {

@@ -96,7 +96,10 @@ async fn readers_are_told_of_changes_once(store: Arc<dyn Store>) {
 async fn a_reset_is_told_to_those_who_were_there(store: Arc<dyn Store>) {
     make(&store, "alice", Plain).await;
     let start = store.revision().await.unwrap();
-    let resets = async |since| store.changes(since).await.unwrap().resets;
+    let resets = async |since| {
+        let resets = store.changes(since).await.unwrap().resets.into_iter();
+        resets.map(|reset| reset.subject).collect::<Vec<_>>()
+    };
     store.reset_quota(&name("user/alice"), "a test", NOW, &admin()).await.unwrap();
     let first = store.revision().await.unwrap();
     store.reset_quota(&name("global"), "a test", NOW, &admin()).await.unwrap();
