@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         top_logprobs: 20,
         inputs: 64,
         messages: 64,
+        token_context: false,
         extra_params: Vec::new(),
     };
     let scanner = Scanner::builtin().map_err(|errors| format!("{errors:?}"))?;
@@ -46,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         measure(&format!("prompt: parse, {name}"), || drop(black_box(parse())))?;
         let prompt = parse().map_err(|denial| format!("{denial:?}"))?;
         measure(&format!("scan: whole prompt, {name}"), || {
-            drop(black_box(scanner.scan(prompt.pieces(), &policy)));
+            drop(black_box(scanner.scan(prompt.pieces(), &policy, 0)));
         })?;
     }
     let secret = generate_secret::<48>()?;

@@ -14,10 +14,11 @@ use crate::answer::Answer;
 use crate::audit::{Coverage, Text};
 use crate::authz::Grant;
 use crate::body::Held;
-use crate::clear::Cleared;
+use crate::clear::{Cleared, Sanitized};
 use crate::cut::Entry;
 use crate::gate::Watch;
 use crate::metrics::{GaugeGuard, Room};
+use crate::opinion::Given;
 use crate::queue::Turn;
 use crate::quota::{QuotaView, Reservation};
 use crate::snapshot::Snapshot;
@@ -34,8 +35,8 @@ pub struct Ctx {
     pub(crate) begun: u64,
     /// Monotonic nanoseconds at which the last room was left.
     lap: u64,
-    /// Nanoseconds that the client took to send the body, and that its upstream was busy: not the
-    /// gateway's share.
+    /// Nanoseconds that the client took to send the body, and that its upstream or a guard kept it
+    /// waiting: not the gateway's share.
     pub(crate) waited: u64,
     pub(crate) id: Uuid,
     pub(crate) operation: Option<&'static Operation>,
@@ -78,6 +79,15 @@ impl Ctx {
             self.waited = now.saturating_sub(entered);
         }
         self.state.metrics.spent(room, spent);
+    }
+
+    /// Notes a second opinion. The wait for it is not the gateway's share of the time.
+    pub(crate) fn reconsidered(&mut self, given: &Given) {
+        let nanos = u64::try_from(given.took.as_nanos()).unwrap_or(u64::MAX);
+        self.waited = self.waited.saturating_add(nanos);
+        self.lap = self.lap.saturating_add(nanos);
+        self.trace.details.push(("second_opinion", given.opinion.as_str().to_owned()));
+        self.state.metrics.opined(given);
     }
 
     /// Begins the clock anew, for a connection that waited for this request.
@@ -202,6 +212,10 @@ pub(crate) struct Trace {
     pub(crate) model: Option<String>,
     pub(crate) upstream: Option<String>,
     pub(crate) usage: Option<Usage>,
+    /// The firewall policy by which the prompt was judged.
+    pub(crate) policy: Option<Arc<str>>,
+    /// What was taken out of its texts.
+    pub(crate) sanitized: Vec<Sanitized>,
     pub(crate) report: crate::scan::Report,
     pub(crate) input: Coverage,
     pub(crate) input_length: Option<u64>,
@@ -213,7 +227,7 @@ pub(crate) struct Trace {
     pub(crate) quota: Option<QuotaView>,
     /// How long it waited for its upstream.
     pub(crate) queued: Option<Duration>,
-    /// What an own endpoint adds to the record.
+    /// What an own endpoint, or a second opinion, adds to the record.
     pub(crate) details: Vec<(&'static str, String)>,
 }
 

@@ -12,7 +12,7 @@
 //! | 4 | [`prompt`] | parse | bytes → [`prompt::Prompt`], strictly |
 //! | 5 | [`authz`] | grant | identity, operation, prompt → [`authz::Grant`] |
 //! | 6 | [`quota`] | reserve | grant → [`quota::Reservation`] |
-//! | 7 | [`scan`] | clear | prompt → `Cleared`; only cleared bytes may leave |
+//! | 7 | [`scan`], [`opinion`] | clear | prompt → `Cleared`; only cleared bytes may leave |
 //! | 8 | [`route`], [`queue`] | route | grant → [`route::Route`], a turn at its upstream |
 //! | 9 | `forward` | forward | the outgoing head, built anew |
 //! | 10 | [`answer`] | answer | streamed events → watched events, usage read as it passes |
@@ -45,6 +45,7 @@ pub mod authz;
 pub mod queue;
 pub mod quota;
 pub mod scan;
+pub mod opinion;
 pub mod clear;
 pub mod route;
 mod forward;

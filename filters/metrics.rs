@@ -20,6 +20,7 @@ use prometheus::{
 };
 
 use crate::audit::{AuditCounters, AuditRecord, Operation, Status};
+use crate::opinion::{Given, Source};
 use crate::usage::Usage;
 
 /// The label of a model or upstream that the configuration does not name.
@@ -106,6 +107,8 @@ struct Requests {
     tokens: IntCounterVec,
     gpu_seconds: CounterVec,
     findings: IntCounterVec,
+    opinions: IntCounterVec,
+    opinion: Histogram,
     auth_failures: IntCounterVec,
     quota_refusals: IntCounterVec,
 }
@@ -194,6 +197,15 @@ impl Metrics {
     pub fn spent(&self, room: Room, time: Duration) {
         if let Some(histogram) = self.requests.overhead.get(room as usize) {
             histogram.observe(seconds(time));
+        }
+    }
+
+    /// Counts a second opinion; how long it took, if it is the guard's and not a remembered one.
+    pub fn opined(&self, given: &Given) {
+        let labels = [given.opinion.as_str(), given.source.as_str()];
+        self.requests.opinions.with_label_values(&labels).inc();
+        if given.source == Source::Guard {
+            self.requests.opinion.observe(seconds(given.took));
         }
     }
 
@@ -302,6 +314,8 @@ impl Requests {
         let from_head = "From request head to last byte of answer.";
         let to_first = "From request head to first byte of answer.";
         let tokens = "Tokens settled, of input and output.";
+        let of_opinion = &["outcome", "source"];
+        let waited = "Wait for the guard of second opinions.";
         Ok(Self {
             total: counters(r, "requests_total", by_end, "Requests by how they ended.")?,
             duration: histogram(r, "request_duration_seconds", DURATION, from_head)?,
@@ -317,6 +331,8 @@ impl Requests {
             tokens: counters(r, "tokens_total", &["direction", "model"], tokens)?,
             gpu_seconds: gpu_seconds(r)?,
             findings: counters(r, "findings_total", by_kind, "What scanners found and did.")?,
+            opinions: counters(r, "opinions_total", of_opinion, "Second opinions on prompts.")?,
+            opinion: histogram(r, "opinion_seconds", DURATION, waited)?,
             auth_failures: counters(r, "auth_failures_total", &["reason"], "Credentials refused.")?,
             quota_refusals: counters(r, "quota_refusals_total", &["meter"], "Quotas reached.")?,
         })
@@ -499,6 +515,7 @@ mod tests {
     use super::*;
     use crate::audit::{Finding, Text};
     use crate::clock::Clock;
+    use crate::opinion::{Failure, Opinion};
 
     fn metrics() -> Metrics {
         let names = Names {
@@ -568,6 +585,7 @@ mod tests {
         request.usage = Some(Usage { gpu_seconds: 1.0, ..Usage::default() });
         request.findings.push(finding());
         metrics.observe(&request, "chat", 401);
+        metrics.opined(&given(Source::Guard));
         metrics.quota_refused("tokens_per_day");
         metrics.set_queue_depth("local", 3);
         metrics.set_upstream_up("local", true);
@@ -582,6 +600,8 @@ mod tests {
             "tokens_total{direction=\"input\",model=\"other\"}",
             "gpu_seconds_total{model=\"other\",upstream=\"none\"}",
             "findings_total{action=\"block\",direction=\"input\",kind=\"secret\"}",
+            "opinions_total{outcome=\"timeout\",source=\"guard\"}",
+            "opinion_seconds_count",
             "auth_failures_total{reason=\"none\"}",
             "quota_refusals_total{meter=\"tokens_per_day\"}",
             "reservations_open",
@@ -608,7 +628,31 @@ mod tests {
             role: "user",
             score: 1.0,
             action: "block",
+            exception: None,
             direction: "input",
+        }
+    }
+
+    fn given(source: Source) -> Given {
+        let opinion = Opinion::Unavailable(Failure::Timeout);
+        Given { opinion, source, is_whole: true, took: Duration::from_millis(300) }
+    }
+
+    #[test]
+    fn only_what_the_guard_was_asked_takes_time() {
+        let metrics = metrics();
+        for source in [Source::Guard, Source::Cache, Source::Shared, Source::Cache] {
+            metrics.opined(&given(source));
+        }
+        let samples = parse(&metrics.encode());
+        for (series, expected) in [
+            ("opinion_seconds_count", 1.0),
+            ("opinion_seconds_sum", 0.3),
+            ("opinions_total{outcome=\"timeout\",source=\"guard\"}", 1.0),
+            ("opinions_total{outcome=\"timeout\",source=\"cache\"}", 2.0),
+            ("opinions_total{outcome=\"timeout\",source=\"shared\"}", 1.0),
+        ] {
+            assert_eq!(samples.get(&format!("portcullis_{series}")), Some(&expected), "{series}");
         }
     }
 

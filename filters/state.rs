@@ -1,7 +1,7 @@
 //! What all listeners of one gateway share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -24,6 +24,8 @@ use crate::usage::Learned;
 pub struct State {
     snapshot: ArcSwap<Snapshot>,
     standing: ArcSwap<Standing>,
+    /// Unix milliseconds until which the firewall is strict for all: 0 is never, [`u64::MAX`] has no end.
+    tightened_until: AtomicU64,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<dyn Counters>,
     pub(crate) audit: Arc<dyn AuditSink>,
@@ -69,6 +71,7 @@ impl State {
         let state = Self {
             snapshot: ArcSwap::from_pointee(parts.snapshot),
             standing: ArcSwap::default(),
+            tightened_until: AtomicU64::new(0),
             clock: parts.clock,
             counters: parts.counters,
             audit: parts.audit,
@@ -102,6 +105,12 @@ impl State {
     #[must_use]
     pub fn standing(&self) -> Arc<Standing> {
         self.standing.load_full()
+    }
+
+    /// Whether the firewall is strict for all at this time.
+    #[must_use]
+    pub fn is_tightened(&self, now_ms: u64) -> bool {
+        now_ms < self.tightened_until.load(Ordering::Relaxed)
     }
 
     /// How many requests wait for each upstream.
@@ -168,6 +177,7 @@ impl State {
     fn take_standing(&self) {
         self.directory.take_standing(|rows| {
             self.standing.store(Arc::new(standing::compile(rows)));
+            self.tightened_until.store(standing::tightened_until(rows), Ordering::Relaxed);
         });
     }
 

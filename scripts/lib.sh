@@ -42,6 +42,9 @@ need_build() {
     command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust first (https://rustup.rs)"
 }
 
+# A debug build whose scanner is optimised: without that it takes seconds for a prompt of 300 KiB.
+build_gateway() { cargo build --locked --config 'profile.dev.package.portcullis-filters.opt-level=1'; }
+
 # need_postgres: sets POSTGRES_BIN to the folder of Postgres's programs, the newest if there are several.
 need_postgres() {
     local initdb

@@ -7,6 +7,7 @@ mod accounts_watch;
 pub mod api;
 pub mod boot;
 pub mod cli;
+mod emergency;
 pub mod manage;
 pub mod proxy;
 mod quotas;

@@ -1,5 +1,5 @@
 //! Limits as operators see and change them, through the endpoints and on the command line alike:
-//! overrides and emergency limits are made and judged here, whoever asks.
+//! overrides are made and judged here, whoever asks.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,15 +15,6 @@ use serde_json::{Map, Value, json};
 const MAX_REASON: usize = 500;
 /// The most of a limit, as in the configuration.
 const MAX_LIMIT: u64 = 1_000_000_000_000;
-/// Minutes for which emergency limits may be set: a day.
-const MAX_EMERGENCY: u64 = 1440;
-
-/// Requests a minute of a user or with a key, where an emergency does not say.
-pub(crate) const EMERGENCY_PER_USER: u32 = 10;
-/// Requests a minute from an address, where an emergency does not say.
-pub(crate) const EMERGENCY_PER_ADDRESS: u32 = 50;
-/// Minutes, where an emergency does not say.
-pub(crate) const EMERGENCY_MINUTES: u64 = 15;
 
 /// The subject of a name such as `user/alice`.
 pub(crate) fn subject(text: &str) -> Result<SubjectName, Denial> {
@@ -133,38 +124,6 @@ fn is_limit(value: &Value) -> bool {
     value.as_u64().is_some_and(|limit| (1..=MAX_LIMIT).contains(&limit))
 }
 
-/// What is asked of emergency limits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EmergencyRequest<'a> {
-    pub(crate) per_user: u32,
-    pub(crate) per_address: u32,
-    pub(crate) minutes: u64,
-    pub(crate) reason: &'a str,
-}
-
-impl EmergencyRequest<'_> {
-    pub(crate) fn make(self, now: u64, by: &str) -> Result<EmergencyLimits, Denial> {
-        for (name, rate) in
-            [(PACE, self.per_user), ("requests_per_minute_per_address", self.per_address)]
-        {
-            if rate == 0 {
-                return Err(invalid("at least 1").param(name));
-            }
-        }
-        if !(1..=MAX_EMERGENCY).contains(&self.minutes) {
-            return Err(invalid("1 to 1440 minutes").param("window_minutes"));
-        }
-        Ok(EmergencyLimits {
-            per_user: self.per_user,
-            per_address: self.per_address,
-            ends_at: now.saturating_add(self.minutes * 60),
-            reason: reason(self.reason)?,
-            set_by: by.to_owned(),
-            set_at: now,
-        })
-    }
-}
-
 /// A subject with its limits, and what it has used of them. The use is null where it is not known.
 pub(crate) fn shown(
     name: &SubjectName,
@@ -208,16 +167,6 @@ fn shown_override(row: &QuotaOverride) -> Value {
 fn shown_emergency(rows: &Standing, now: u64) -> Value {
     let emergency = rows.emergency.as_ref().filter(|emergency| emergency.is_in_force(now));
     emergency.map_or(Value::Null, EmergencyLimits::shown)
-}
-
-/// Emergency limits by themselves.
-pub(crate) fn shown_status(emergency: Option<&EmergencyLimits>, now: u64) -> Value {
-    let emergency = emergency.filter(|emergency| emergency.is_in_force(now));
-    let mut shown = emergency.map_or_else(|| json!({}), EmergencyLimits::shown);
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("active".to_owned(), emergency.is_some().into());
-    }
-    shown
 }
 
 /// Limits by the keys of the configuration.
@@ -362,25 +311,6 @@ mod tests {
     }
 
     #[test]
-    fn emergencies_have_bounds() {
-        for (per_user, per_address, minutes, good) in [
-            (10, 50, 15, true),
-            (1, 1, 1440, true),
-            (0, 50, 15, false),
-            (10, 0, 15, false),
-            (10, 50, 0, false),
-            (10, 50, 1441, false),
-        ] {
-            let request = EmergencyRequest { per_user, per_address, minutes, reason: "flood" };
-            let made = request.make(NOW, "root").ok();
-            let ends_at = made.map(|made| made.ends_at);
-            assert_eq!(ends_at, good.then_some(NOW + minutes * 60), "{request:?}");
-        }
-        let request = EmergencyRequest { per_user: 1, per_address: 1, minutes: 1, reason: " \n" };
-        assert!(request.make(NOW, "root").is_err());
-    }
-
-    #[test]
     fn a_reason_is_a_line_of_text() {
         for (text, expected) in [
             (" a key leaked ", Some("a key leaked")),
@@ -405,11 +335,16 @@ mod tests {
             set_by: "root".to_owned(),
             set_at: NOW - 60,
         };
-        let request = EmergencyRequest { per_user: 10, per_address: 50, minutes: 1, reason: "x" };
-        let rows = Standing {
-            overrides: vec![own],
-            emergency: Some(request.make(NOW - 60, "root").unwrap()),
+        let emergency = EmergencyLimits {
+            per_user: 10,
+            per_address: 50,
+            ends_at: NOW,
+            reason: "test".to_owned(),
+            set_by: "root".to_owned(),
+            set_at: NOW - 60,
         };
+        let rows =
+            Standing { overrides: vec![own], emergency: Some(emergency), ..Standing::default() };
         let configured = Arc::new(configured());
         for (now, holds) in [(NOW - 1, true), (NOW, false)] {
             let one = shown(&name, &configured, &rows, now * 1000, None);
@@ -419,8 +354,6 @@ mod tests {
             assert_eq!(one["limits"]["concurrent"], if holds { 1 } else { 16 }, "{one}");
             assert_eq!(one["configured"]["concurrent"], 16, "{one}");
             assert_eq!(all["overrides"].as_array().unwrap().len(), usize::from(holds), "{all}");
-            let status = shown_status(rows.emergency.as_ref(), now);
-            assert_eq!(status["active"], holds, "{status}");
         }
     }
 }

@@ -3,7 +3,7 @@
 #
 #   tests/probe.sh [PROBE OPTION]...       such as --only JSON,SMUG or --slow
 #
-# Environment: PROBES (its folder), PORTCULLIS_BIN (built with `cargo build` when not set).
+# Environment: PROBES (its folder), PORTCULLIS_BIN (built when not set).
 # Last line: "N passed, N failed, N skipped".
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -28,7 +28,7 @@ trap cleanup EXIT
 need_python
 if [ -z "${PORTCULLIS_BIN:-}" ]; then
     need_build
-    (cd "$root" && cargo build --locked >&2)
+    (cd "$root" && build_gateway >&2)
     PORTCULLIS_BIN=$CARGO_TARGET_DIR/debug/portcullis
 fi
 

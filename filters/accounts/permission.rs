@@ -13,7 +13,7 @@
 //! | disable, enable, remove users, reset password or second factor, revoke | `admin` | `users:write` | any but a scoped token | |
 //! | change roles | `admin` | `users:write` | login | always |
 //! | make, rotate, revoke API keys of others | `admin` | `users:write` | login | making and rotating |
-//! | see and change limits and use of all, and emergency limits | `admin` | `quotas:write` | any but a scoped token | |
+//! | see and change limits and use of all, and what is tightened in an emergency | `admin` | `quotas:write` | any but a scoped token | |
 //! | revoke everything | `owner` | `users:write` | login | always |
 //!
 //! Beside the table two rules hold: nobody grants a role above their own ([`may_grant`]), and
@@ -48,7 +48,7 @@ pub enum Permission {
     ChangeRoles,
     /// Make, rotate, revoke API keys of others.
     ManageKeys,
-    /// See and change limits and use of all, and emergency limits.
+    /// See and change limits and use of all, and what is tightened in an emergency.
     Limits,
     /// Revoke everything.
     RevokeAll,

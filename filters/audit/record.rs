@@ -222,8 +222,11 @@ pub struct Finding {
     /// From 0 to 1; higher is more certain.
     #[serde(serialize_with = "rounded")]
     pub score: f64,
-    /// What was done about it: `allow`, `flag`, `redact` or `block`.
+    /// What was done about it: `allow`, `flag`, `redact`, `pseudonymise` or `block`.
     pub action: &'static str,
+    /// The exception of the configuration that let it pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Text>,
     /// `input` or `output`.
     pub direction: &'static str,
 }
@@ -333,6 +336,7 @@ mod tests {
             role: "user",
             score: f64::from(0.85_f32),
             action: "block",
+            exception: None,
             direction: "input",
         });
         record.prompt_digest = Some(Digest::from([0xab; 32]));

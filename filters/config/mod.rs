@@ -43,7 +43,11 @@ pub use access::{
 };
 pub use counters::{Counters, CountersBackend, CountersFailure, MeterFailure, RedisMode};
 pub use diagnostic::{Problem, Problems, Source};
-pub use firewall::{DataAction, Firewall, InjectionAction, PiiKind, Policy, ScannerFailure};
+pub use firewall::{
+    Assignment, Breaker, Cache, DataAction, Exception, Firewall, Images, InjectionAction, Level,
+    MarkAction, PiiKind, Policy, ScannerFailure, SecondOpinion, Terms, TextRole,
+};
+pub(crate) use firewall::{Resolved, ResolvedTerms};
 pub use keys::{Accepted, AcceptedKey, KeyKind, SecretRefs};
 pub use oidc::{Oidc, OidcAlgorithm};
 pub use quota::{ModelQuota, Quota, SharedQuotas};

@@ -42,6 +42,8 @@ pub struct Secrets {
     pub service_secrets: BTreeMap<String, SecretString>,
     /// Credentials for upstreams, by the name of the upstream.
     pub upstream_keys: BTreeMap<String, SecretString>,
+    /// What lets the gateway in at the guard of second opinions.
+    pub second_opinion_key: Option<SecretString>,
     /// Argon2id hashes (PHC strings), by the name of the user as it is in the config.
     pub password_hashes: BTreeMap<String, SecretString>,
 }
@@ -94,6 +96,7 @@ impl Resolver<'_> {
             environment_keys: self.environment_keys(&config.auth),
             service_secrets: self.services(&config.auth),
             upstream_keys: self.upstreams(config),
+            second_opinion_key: self.second_opinion(config),
             password_hashes: self.password_hashes(&config.auth),
         }
     }
@@ -156,6 +159,11 @@ impl Resolver<'_> {
             Some((name.clone(), value))
         });
         keys.collect()
+    }
+
+    fn second_opinion(&mut self, config: &Config) -> Option<SecretString> {
+        let place = config.firewall.second_opinion.as_ref()?.api_key.as_ref()?;
+        self.one(place, "firewall.second_opinion.api_key", strength::header_value)
     }
 
     fn password_hashes(&mut self, auth: &Auth) -> BTreeMap<String, SecretString> {

@@ -234,6 +234,8 @@ pub struct Caps {
     pub inputs: u64,
     /// Messages of one conversation.
     pub messages: u64,
+    /// Whether Ollama's `context`, tokens that no scanner can read, may be sent.
+    pub token_context: bool,
     /// Request parameters that are passed on besides the documented ones.
     pub extra_params: Vec<String>,
 }
@@ -248,6 +250,7 @@ impl Default for Caps {
             top_logprobs: 20,
             inputs: 2048,
             messages: 4096,
+            token_context: false,
             extra_params: Vec::new(),
         }
     }

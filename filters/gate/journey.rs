@@ -14,7 +14,7 @@ use super::reserve::{Wish, fit};
 use crate::authn::{self, Caller, Identified, Identity};
 use crate::authz::{self, Grant};
 use crate::body::{self, Held};
-use crate::clear::{self, Cleared};
+use crate::clear::{self, Cleared, Judge};
 use crate::context::{Ctx, Exchange, Stage};
 use crate::edge::{self, Admitted, Head};
 use crate::metrics::Room;
@@ -226,8 +226,9 @@ impl Gate {
         note_grant(ctx, &grant);
         check_route_limit(&grant, bytes.len())?;
         ctx.leave(Room::Authz);
+        let judge = self.judge(ctx, &grant);
         let texts = prompt.pieces().iter().map(|piece| piece.text.as_str());
-        let raw = estimate_prompt_tokens(texts);
+        let raw = estimate_prompt_tokens(texts.chain(judge.policy.handling.added()));
         let estimate = self.state.learned.prompt(grant.model(), raw);
         let opaque = prompt.has_opaque_content();
         let prompt_estimate = if opaque { estimate.opaque() } else { estimate };
@@ -250,7 +251,7 @@ impl Gate {
             prompt.ask_for_usage();
         }
         let (answers, echoes) = (prompt.answers(), prompt.echoes());
-        let cleared = Some(clear(ctx, &grant, prompt).await?);
+        let cleared = Some(clear(ctx, judge, prompt).await?);
         let entry = self.state.exchanges.enter(identity.proof(), &self.state.directory)?;
         ctx.stage = Stage::Cleared(Box::new(Exchange {
             path: operation.path.to_owned(),
@@ -273,6 +274,13 @@ impl Gate {
             entry,
         }));
         Ok(())
+    }
+
+    /// By what a prompt is judged: strictly, while operators say so.
+    fn judge(&self, ctx: &Ctx, grant: &Grant) -> Judge {
+        let clock = self.state.clock();
+        let tightened = self.state.is_tightened(clock.unix_ms());
+        ctx.snapshot.judge(grant.identity(), grant.route(), tightened, clock.unix_secs())
     }
 
     /// A request without a body: a list of models, or one of them.
@@ -351,10 +359,14 @@ async fn parse(
     Ok(prompt)
 }
 
-/// Scans a prompt by the policy of its route.
-async fn clear(ctx: &mut Ctx, grant: &Grant, prompt: Prompt) -> Result<Cleared, Denial> {
-    let (scanner, policy) = (ctx.snapshot.scanner(), grant.route().policy());
-    let outcome = clear::clear(scanner, policy, ctx.snapshot.on_error(), prompt).await;
+/// Scans a prompt by the policy of its caller and route.
+async fn clear(ctx: &mut Ctx, judge: Judge, prompt: Prompt) -> Result<Cleared, Denial> {
+    ctx.trace.policy = Some(Arc::clone(&judge.policy.name));
+    let outcome = clear::clear(judge, prompt).await;
+    if let Some(given) = &outcome.given {
+        ctx.reconsidered(given);
+    }
+    ctx.trace.sanitized = outcome.sanitized;
     ctx.trace.report = outcome.report;
     ctx.trace.input = outcome.coverage;
     ctx.leave(Room::Scan);

@@ -1,6 +1,7 @@
 //! The audit record and the metrics of a request, from the same trace.
 
 use crate::audit::{AuditRecord, Coverage, Finding, Operation, Scanned, Severity, Status, Text};
+use crate::clear::Sanitized;
 use crate::context::{Ctx, Trace};
 use crate::scan::Action;
 use crate::surface::{OwnOp, Target};
@@ -46,6 +47,7 @@ fn record(ctx: &mut Ctx) -> AuditRecord {
     record.prompt_digest = trace.prompt_digest;
     record.usage = trace.usage;
     findings(&mut record, trace);
+    firewall(&mut record, trace);
     for (name, value) in &trace.details {
         record.detail(name, value.as_str());
     }
@@ -75,6 +77,26 @@ fn findings(record: &mut AuditRecord, trace: &Trace) {
     }
 }
 
+/// By which policy the prompt was judged, and what that leaves unsaid.
+fn firewall(record: &mut AuditRecord, trace: &Trace) {
+    let Some(policy) = &trace.policy else { return };
+    record.detail("policy", &**policy);
+    let report = &trace.report;
+    if report.unwatched > report.verdict {
+        record.detail("would", report.unwatched.as_str());
+    }
+    if !trace.sanitized.is_empty() {
+        let told = trace.sanitized.iter().map(Sanitized::told).collect::<Vec<_>>();
+        record.detail("sanitized", told);
+    }
+    if report.overrun {
+        record.detail("overrun", true);
+    }
+    if !report.pseudonyms.is_empty() {
+        record.detail("pseudonyms", report.pseudonyms.iter().count());
+    }
+}
+
 fn finding(finding: &crate::scan::Finding) -> Finding {
     Finding {
         rule: Text::new(&finding.rule),
@@ -82,6 +104,7 @@ fn finding(finding: &crate::scan::Finding) -> Finding {
         role: finding.role.as_str(),
         score: f64::from(finding.score),
         action: finding.action.as_str(),
+        exception: finding.exception.as_deref().map(Text::new),
         direction: "input",
     }
 }
@@ -139,7 +162,10 @@ const fn own_operation(op: OwnOp) -> Operation {
         OwnOp::EmergencyRevoke
         | OwnOp::EmergencyLimits
         | OwnOp::EmergencyLimitsSet
-        | OwnOp::EmergencyLimitsClear => Operation::Incident,
+        | OwnOp::EmergencyLimitsClear
+        | OwnOp::Sanitization
+        | OwnOp::SanitizationSet
+        | OwnOp::SanitizationClear => Operation::Incident,
         OwnOp::Scan
         | OwnOp::Jwks
         | OwnOp::OpenApi

@@ -1,6 +1,6 @@
 //! Conversations: OpenAI chat messages, Ollama's, and the items of the Responses API.
 
-use super::texts::{Role, Visit, visit_all};
+use super::texts::{Role, Slot, Visit, visit_all, visit_said};
 use super::{Caps, Facts, invalid};
 use crate::json::{Json, Object};
 use crate::surface::Kind;
@@ -143,13 +143,14 @@ fn check_image(data: &str, facts: &mut Facts) -> Result<(), Denial> {
         return Err(invalid("an image is too large or not Base64"));
     }
     facts.opaque = true;
+    facts.largest_image = facts.largest_image.max(data.len() / 4 * 3);
     Ok(())
 }
 
 /// Visits the texts of a conversation; each message is a group.
 pub(super) fn visit(value: &mut Json, mut group: u32, visit: Visit<'_>) -> u32 {
     let Json::Arr(items) = value else {
-        visit_all(value, Role::User, group, visit);
+        visit_said(value, Role::User, group, visit);
         return group;
     };
     for item in items {
@@ -169,6 +170,7 @@ fn visit_message(message: &mut Object, group: u32, visit: Visit<'_>) {
             ("content" | "output" | "summary" | "reasoning", Json::Arr(parts)) => {
                 parts.iter_mut().for_each(|part| visit_part(part, role, group, visit));
             }
+            ("content" | "output", Json::Str(text)) => visit(role, group, Slot::Said(text)),
             (_, value) => visit_all(value, role, group, visit),
         }
     }
@@ -179,9 +181,10 @@ fn visit_part(part: &mut Json, role: Role, group: u32, visit: Visit<'_>) {
     for (key, value) in part.iter_mut() {
         match key {
             "type" | "image_url" | "detail" => {}
-            "text" | "refusal" => visit_all(value, role, group, visit),
+            "text" => visit_said(value, role, group, visit),
+            "refusal" => visit_all(value, role, group, visit),
             other => {
-                visit(role, group, super::texts::Slot::Key(other));
+                visit(role, group, Slot::Key(other));
                 visit_all(value, role, group, visit);
             }
         }

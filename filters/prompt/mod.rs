@@ -4,6 +4,7 @@
 //! every text with its role. Texts are lifted out of the tree for the scanner and put back, with
 //! redactions, when the request is cleared; `image` data is the one thing that is not read.
 
+mod harden;
 mod messages;
 mod params;
 mod texts;
@@ -22,6 +23,8 @@ pub struct Prompt {
     body: Object,
     pieces: Vec<Piece>,
     facts: Facts,
+    /// What the model is told before everything else.
+    preamble: String,
 }
 
 /// What the other rooms need to know of a body.
@@ -43,6 +46,8 @@ pub(crate) struct Facts {
     pub(crate) inputs: u64,
     /// Whether there is content that no scanner reads.
     pub(crate) opaque: bool,
+    /// Bytes of the largest image, before Base64.
+    pub(crate) largest_image: usize,
 }
 
 impl Prompt {
@@ -56,7 +61,7 @@ impl Prompt {
         };
         let facts = params::check(operation, &body, caps)?;
         let pieces = texts::take(operation, &mut body);
-        Ok(Self { operation, body, pieces, facts })
+        Ok(Self { operation, body, pieces, facts, preamble: String::new() })
     }
 
     /// The operation that the body belongs to.
@@ -107,6 +112,12 @@ impl Prompt {
         self.facts.opaque
     }
 
+    /// Bytes of the largest image, before Base64; 0 for none.
+    #[must_use]
+    pub const fn largest_image(&self) -> usize {
+        self.facts.largest_image
+    }
+
     /// Every text with its role, in the order of the body.
     #[must_use]
     pub fn pieces(&self) -> &[Piece] {
@@ -122,6 +133,12 @@ impl Prompt {
     #[must_use]
     pub fn text_len(&self) -> usize {
         self.pieces.iter().map(|piece| piece.text.len()).sum()
+    }
+
+    /// Characters of all texts.
+    #[must_use]
+    pub fn chars(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.text.chars().count() as u64).sum()
     }
 
     /// Sets the model to the name that the upstream knows it by.
@@ -153,6 +170,7 @@ impl Prompt {
         texts::put_back(self.operation, &mut self.body, self.pieces).ok_or_else(|| {
             Denial::new(Reason::ContentFilter, "a name in the request holds sensitive data")
         })?;
+        harden::put_first(self.operation, &mut self.body, &self.preamble);
         Ok(Json::Obj(self.body).to_bytes())
     }
 }

@@ -26,6 +26,8 @@ pub struct Caps {
     pub inputs: usize,
     /// Messages of one conversation.
     pub messages: usize,
+    /// Whether Ollama's `context`, tokens that nobody can read, may be sent.
+    pub token_context: bool,
     /// Parameters that are passed on besides the registry's.
     pub extra_params: Vec<String>,
 }
@@ -122,6 +124,7 @@ fn check_param(param: &Param, value: &Json, caps: &Caps, facts: &mut Facts) -> R
         Kind::Options => options(name, value, facts)?,
         Kind::KeepAlive => drop(keep_alive(name, value)?),
         Kind::Images => messages::check_images(value, facts)?,
+        Kind::Context => context(name, value, caps, facts)?,
         Kind::Store => store(name, value)?,
         Kind::Refused(why) => return Err(invalid(why).param(name)),
     }
@@ -223,6 +226,23 @@ fn tools(name: &str, value: &Json) -> Result<(), Denial> {
         Ok(())
     } else {
         Err(invalid("only tools of type `function` are accepted").param(name))
+    }
+}
+
+/// Ollama's `context`: the tokens of an earlier conversation, which no scanner can read.
+fn context(name: &str, value: &Json, caps: &Caps, facts: &mut Facts) -> Result<(), Denial> {
+    if !caps.token_context {
+        let why = "token arrays cannot be read; send the conversation as text";
+        return Err(invalid(why).param(name));
+    }
+    match value {
+        Json::Arr(tokens) if tokens.iter().all(|token| token.as_i64().is_some()) => {
+            facts.opaque = true;
+            Ok(())
+        }
+        Json::Null | Json::Bool(_) | Json::Num(_) | Json::Str(_) | Json::Arr(_) | Json::Obj(_) => {
+            Err(invalid("it must be an array of tokens").param(name))
+        }
     }
 }
 

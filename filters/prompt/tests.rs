@@ -16,6 +16,7 @@ fn caps() -> Caps {
         top_logprobs: 20,
         inputs: 4,
         messages: 8,
+        token_context: false,
         extra_params: vec!["min_p".to_owned()],
     }
 }
@@ -75,7 +76,7 @@ fn sample(kind: Kind) -> Option<Value> {
         Kind::KeepAlive => json!("5m"),
         Kind::Images => json!(["AAAA"]),
         Kind::Store => json!(false),
-        Kind::Refused(_) => return None,
+        Kind::Context | Kind::Refused(_) => return None,
     })
 }
 

@@ -49,10 +49,23 @@ pub struct Piece {
     pub group: u32,
     /// The text.
     pub text: String,
+    /// Whether it is what was said: the content of a message, no name and no id beside it.
+    pub said: bool,
+}
+
+impl Piece {
+    /// What was said in a message.
+    #[must_use]
+    pub const fn new(role: Role, group: u32, text: String) -> Self {
+        Self { role, group, text, said: true }
+    }
 }
 
 /// A place that holds a text.
 pub(super) enum Slot<'a> {
+    /// What was said.
+    Said(&'a mut String),
+    /// Any other text.
     Text(&'a mut String),
     Key(&'a str),
 }
@@ -64,11 +77,12 @@ pub(super) type Visit<'v> = &'v mut dyn FnMut(Role, u32, Slot<'_>);
 pub(super) fn take(operation: &Operation, body: &mut Object) -> Vec<Piece> {
     let mut pieces = Vec::new();
     visit_body(operation, body, &mut |role, group, slot| {
+        let said = matches!(slot, Slot::Said(_));
         let text = match slot {
-            Slot::Text(text) => std::mem::take(text),
+            Slot::Said(text) | Slot::Text(text) => std::mem::take(text),
             Slot::Key(key) => key.to_owned(),
         };
-        pieces.push(Piece { role, group, text });
+        pieces.push(Piece { role, group, text, said });
     });
     pieces
 }
@@ -79,25 +93,32 @@ pub(super) fn put_back(operation: &Operation, body: &mut Object, pieces: Vec<Pie
     let mut pieces = pieces.into_iter();
     let mut fits = true;
     visit_body(operation, body, &mut |_, _, slot| match (slot, pieces.next()) {
-        (Slot::Text(text), Some(piece)) => *text = piece.text,
+        (Slot::Said(text) | Slot::Text(text), Some(piece)) => *text = piece.text,
         (Slot::Key(key), Some(piece)) => fits &= piece.text == key,
         (_, None) => fits = false,
     });
     (fits && pieces.next().is_none()).then_some(())
 }
 
+/// The parameter of some servers for retrieved texts.
+const DOCUMENTS: &str = "documents";
+
 fn visit_body(operation: &Operation, body: &mut Object, visit: Visit<'_>) {
     let mut groups = 0;
     for (key, value) in body.iter_mut() {
         let kind = operation.params.iter().find(|p| p.name == key).map(|p| p.kind);
-        groups = visit_param(kind, value, groups + 1, visit);
+        groups = match kind {
+            // A list of retrieved texts, where the operator lets it pass, is what tools return.
+            None if key == DOCUMENTS => visit_each(value, Role::Tool, groups + 1, visit),
+            kind => visit_param(kind, value, groups + 1, visit),
+        };
     }
 }
 
 /// Visits one parameter, starting with this group; gives the last group it used.
 fn visit_param(kind: Option<Kind>, value: &mut Json, group: u32, visit: Visit<'_>) -> u32 {
     match kind {
-        Some(Kind::Text(role)) => visit_all(value, role, group, visit),
+        Some(Kind::Text(role)) => visit_said(value, role, group, visit),
         Some(Kind::Texts(role)) => return visit_each(value, role, group, visit),
         Some(Kind::ChatMessages | Kind::OllamaMessages | Kind::ResponsesInput) => {
             return messages::visit(value, group, visit);
@@ -118,6 +139,7 @@ fn visit_param(kind: Option<Kind>, value: &mut Json, group: u32, visit: Visit<'_
             | Kind::Bool
             | Kind::Number
             | Kind::Images
+            | Kind::Context
             | Kind::Store
             | Kind::Refused(_),
         ) => {}
@@ -138,13 +160,22 @@ fn visit_stops(options: &mut Json, group: u32, visit: Visit<'_>) {
 fn visit_each(value: &mut Json, role: Role, mut group: u32, visit: Visit<'_>) -> u32 {
     if let Json::Arr(items) = value {
         for item in items {
-            visit_all(item, role, group, visit);
+            visit_said(item, role, group, visit);
             group += 1;
         }
     } else {
-        visit_all(value, role, group, visit);
+        visit_said(value, role, group, visit);
     }
     group
+}
+
+/// A text that was said, or whatever stands in its place.
+pub(super) fn visit_said(value: &mut Json, role: Role, group: u32, visit: Visit<'_>) {
+    if let Json::Str(text) = value {
+        visit(role, group, Slot::Said(text));
+    } else {
+        visit_all(value, role, group, visit);
+    }
 }
 
 /// Every string and every key below a value.

@@ -3,7 +3,8 @@
 //! The canonical view is what injection rules read: compatibility forms resolved (Unicode NFKC),
 //! lower case, look-alike letters folded to ASCII, marks and invisible characters gone, every run
 //! of white space one space. The plain view, which secrets and personal data are searched in, only
-//! loses control characters, invisible ones and full-width forms, since case matters there.
+//! loses control characters, invisible ones, marks, full-width forms and the digits of other scripts,
+//! since case matters there.
 
 use std::ops::Range;
 

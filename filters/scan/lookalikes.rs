@@ -21,7 +21,8 @@ pub(super) fn fold(c: char, mut emit: impl FnMut(char)) {
     }
 }
 
-/// A visible character as it is, a hidden ASCII or full-width one as ASCII, nothing for the rest.
+/// A visible character as it is, a hidden ASCII one, a full-width or mathematical one and the digits
+/// of all scripts as ASCII, nothing for the rest.
 pub(super) fn unveil(c: char) -> Option<char> {
     match c {
         '\t'..='\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{ac}' => Some(c),
@@ -29,7 +30,35 @@ pub(super) fn unveil(c: char) -> Option<char> {
         '\u{e0020}'..='\u{e007e}' => shifted(c, 0xe_0020, ' '),
         '\u{e0110}'..='\u{e016e}' => shifted(c, 0xe_0110, ' '),
         '\u{ff01}'..='\u{ff5e}' => shifted(c, 0xff01, '!'),
+        '\u{300}'..='\u{36f}' | '\u{20d0}'..='\u{20f0}' => None,
+        '\u{660}'..='\u{1819}' => Some(ascii_digit(c).unwrap_or(c)).filter(|&c| !is_invisible(c)),
+        '\u{2460}'..='\u{2468}' => shifted(c, 0x2460, '1'),
+        '\u{24ea}' => Some('0'),
+        '\u{1d400}'..='\u{1d7ff}' => mathematical(c),
         c if is_invisible(c) => None,
+        c => Some(c),
+    }
+}
+
+/// The digit that a digit of another script stands for (Unicode, general category Nd).
+fn ascii_digit(c: char) -> Option<char> {
+    const ZEROS: [char; 18] = [
+        '\u{660}', '\u{6f0}', '\u{7c0}', '\u{966}', '\u{9e6}', '\u{a66}', '\u{ae6}', '\u{b66}',
+        '\u{be6}', '\u{c66}', '\u{ce6}', '\u{d66}', '\u{e50}', '\u{ed0}', '\u{f20}', '\u{1040}',
+        '\u{17e0}', '\u{1810}',
+    ];
+    let last = ZEROS.partition_point(|&zero| zero <= c).checked_sub(1)?;
+    let zero = ZEROS.get(last).filter(|&&zero| u32::from(c) - u32::from(zero) < 10)?;
+    shifted(c, u32::from(*zero), '0')
+}
+
+/// The letter or digit that one of the mathematical alphabets stands for; as it is if it is Greek.
+fn mathematical(c: char) -> Option<char> {
+    let letter = (u32::from(c) - 0x1_d400) % 52;
+    match c {
+        '\u{1d400}'..='\u{1d6a3}' if letter < 26 => char::from_u32(letter + u32::from('A')),
+        '\u{1d400}'..='\u{1d6a3}' => char::from_u32(letter - 26 + u32::from('a')),
+        '\u{1d7ce}'..='\u{1d7ff}' => char::from_digit((u32::from(c) - 0x1_d7ce) % 10, 10),
         c => Some(c),
     }
 }
@@ -169,5 +198,20 @@ mod tests {
         assert_eq!(unveil('\u{e0041}'), Some('A'));
         assert_eq!(unveil('Ａ'), Some('A'));
         assert_eq!(unveil('é'), Some('é'));
+        assert_eq!(unveil('\u{301}'), None);
+        assert_eq!(unveil('\u{17b4}'), None);
+    }
+
+    #[test]
+    fn letters_and_digits_of_other_alphabets_are_shown() {
+        for (text, expected) in [
+            ("٠١٩ ۰۹ ०९ ๐๙ ০৯", "019 09 09 09 09"),
+            ("𝐀𝐳𝟎𝟗𝖆𝕫𝟿", "Az09az9"),
+            ("⓪①⑨", "019"),
+            ("اب 𝛂 ߊ", "اب 𝛂 ߊ"),
+        ] {
+            let shown: String = text.chars().filter_map(unveil).collect();
+            assert_eq!(shown, expected, "{text}");
+        }
     }
 }

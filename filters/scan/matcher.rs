@@ -92,7 +92,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// The rules by index, each with a stretch of text that its keywords are close together in.
-    pub(super) fn candidates(&self) -> impl Iterator<Item = (usize, &Range<usize>)> {
+    pub(super) fn candidates(&self) -> impl Iterator<Item = (usize, &Range<usize>)> + Clone {
         self.clusters.iter().map(|(rule, near)| (*rule, near))
     }
 
@@ -212,9 +212,24 @@ pub(super) fn window(len: usize, near: &Range<usize>) -> Range<usize> {
 
 /// The first match of an expression within reach of its keywords.
 pub(super) fn locate(regex: &Regex, text: &str, near: &Range<usize>) -> Option<Range<usize>> {
-    let window = window(text.len(), near);
-    let haystack = text.as_bytes().get(..window.end)?;
-    regex.find_at(haystack, window.start).map(|hit| hit.range())
+    locate_apart(regex, text, near, usize::MAX).next()
+}
+
+/// Matches of an expression within reach of its keywords, of which none begins less than `apart` bytes
+/// after the one before it. Linear in the reach.
+pub(super) fn locate_apart<'t>(
+    regex: &'t Regex,
+    text: &'t str,
+    near: &Range<usize>,
+    apart: usize,
+) -> impl Iterator<Item = Range<usize>> + use<'t> {
+    let Range { mut start, end } = window(text.len(), near);
+    let haystack = text.as_bytes().get(..end);
+    std::iter::from_fn(move || {
+        let hit = regex.find_at(haystack.filter(|text| start <= text.len())?, start)?.range();
+        start = hit.start.saturating_add(apart).max(hit.end);
+        Some(hit)
+    })
 }
 
 /// Keywords and their owners, each word once.

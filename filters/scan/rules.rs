@@ -10,30 +10,37 @@ use std::fmt;
 use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::literal::{Extractor, Literal};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::Spanned;
 
 use super::checksum::Checksum;
-use super::credential::{assigned, entropy, is_placeholder, is_uuid};
+use super::credential::{assigned, entropy, is_placeholder, is_uuid, mixture};
 use super::lookalikes::fold;
 
 /// Rules lighter than this are broad phrases, which also the operator's own texts use.
 pub(super) const BROAD: f32 = 0.5;
 
 /// The rule files in the program, by name.
-const BUILTIN: [(&str, &str); 23] = [
+const BUILTIN: [(&str, &str); 29] = [
     ("injection/override.yaml", include_str!("../../conf/rules/injection/override.yaml")),
     ("injection/leak.yaml", include_str!("../../conf/rules/injection/leak.yaml")),
     ("injection/jailbreak.yaml", include_str!("../../conf/rules/injection/jailbreak.yaml")),
     ("injection/forgery.yaml", include_str!("../../conf/rules/injection/forgery.yaml")),
     ("injection/indirect.yaml", include_str!("../../conf/rules/injection/indirect.yaml")),
     ("injection/encoded.yaml", include_str!("../../conf/rules/injection/encoded.yaml")),
-    ("injection/code.yaml", include_str!("../../conf/rules/injection/code.yaml")),
+    ("injection/execution.yaml", include_str!("../../conf/rules/injection/execution.yaml")),
     ("injection/germanic.yaml", include_str!("../../conf/rules/injection/germanic.yaml")),
     ("injection/romance.yaml", include_str!("../../conf/rules/injection/romance.yaml")),
     ("injection/slavic.yaml", include_str!("../../conf/rules/injection/slavic.yaml")),
     ("injection/near-east.yaml", include_str!("../../conf/rules/injection/near-east.yaml")),
     ("injection/asian.yaml", include_str!("../../conf/rules/injection/asian.yaml")),
+    ("code/data.yaml", include_str!("../../conf/rules/code/data.yaml")),
+    ("code/files.yaml", include_str!("../../conf/rules/code/files.yaml")),
+    ("code/script.yaml", include_str!("../../conf/rules/code/script.yaml")),
+    ("code/shell.yaml", include_str!("../../conf/rules/code/shell.yaml")),
+    ("code/sql.yaml", include_str!("../../conf/rules/code/sql.yaml")),
+    ("code/template.yaml", include_str!("../../conf/rules/code/template.yaml")),
     ("secrets/ai.yaml", include_str!("../../conf/rules/secrets/ai.yaml")),
     ("secrets/chat.yaml", include_str!("../../conf/rules/secrets/chat.yaml")),
     ("secrets/cloud.yaml", include_str!("../../conf/rules/secrets/cloud.yaml")),
@@ -49,6 +56,9 @@ const BUILTIN: [(&str, &str); 23] = [
 
 const REGEX_SIZE_LIMIT: usize = 4 << 20;
 
+/// Bytes of the longest credential (a private key in PEM, RFC 7468).
+const LONGEST_SECRET: usize = 20_000;
+
 /// What a finding is about. The name is stable: reports, audit records and metrics share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,15 +72,32 @@ pub enum Kind {
     Pii,
     /// A credential (OWASP LLM02:2025).
     Secret,
-    /// Text that makes the model or its tools run code (OWASP LLM05:2025).
+    /// A shape of an attack on programs that read what the model writes (OWASP LLM05:2025).
     Code,
+    /// Offensive language.
+    Toxicity,
+    /// Text that is mostly signs, escapes or letters of mixed alphabets (OWASP LLM01:2025).
+    SuspiciousEncoding,
+    /// Text that a reader of the page does not see (OWASP LLM01:2025, indirect).
+    HiddenText,
 }
 
 impl Kind {
     /// Whether findings of this kind add to the injection score.
     #[must_use]
     pub const fn is_injection(self) -> bool {
+        matches!(self, Self::PromptInjection | Self::Jailbreak)
+    }
+
+    /// Whether its rules read the canonical view; the others have to see letters in their own case.
+    #[must_use]
+    pub const fn is_canonical(self) -> bool {
         matches!(self, Self::PromptInjection | Self::Jailbreak | Self::Code)
+    }
+
+    /// Whether it is found by rules, which can be written, and not by measuring.
+    const fn has_rules(self) -> bool {
+        matches!(self, Self::PromptInjection | Self::Jailbreak | Self::Code | Self::Secret)
     }
 
     /// The stable name.
@@ -82,6 +109,9 @@ impl Kind {
             Self::Pii => "pii",
             Self::Secret => "secret",
             Self::Code => "code",
+            Self::Toxicity => "toxicity",
+            Self::SuspiciousEncoding => "suspicious_encoding",
+            Self::HiddenText => "hidden_text",
         }
     }
 }
@@ -125,6 +155,9 @@ struct Entry {
     /// Whether a secret must hold a digit, and be no UUID.
     #[serde(default)]
     digit: bool,
+    /// How much a secret must mix letters, capitals and digits, from 0 to 1.
+    #[serde(default)]
+    mixture: f32,
     /// What proves a secret, whatever it looks like.
     checksum: Option<Checksum>,
     /// A hit that holds one of these, in lower case, is a placeholder and no secret.
@@ -156,6 +189,8 @@ pub struct Rule {
     pub(super) regex: Regex,
     /// The pattern for texts of which only letters and digits are left; broad rules have none.
     pub(super) squeezed: Option<Regex>,
+    /// Bytes that a secret may reach behind its keyword.
+    pub(super) reach: usize,
 }
 
 impl Rule {
@@ -207,7 +242,8 @@ impl Rule {
         &self.entry.must_pass
     }
 
-    pub(super) fn keywords(&self) -> impl Iterator<Item = String> {
+    /// The words near which it is tried, as in the canonical view.
+    pub fn keywords(&self) -> impl Iterator<Item = String> {
         let words = self.entry.keywords.iter().chain(&self.entry.assigned);
         words.map(|keyword| canonical_literal(keyword))
     }
@@ -241,6 +277,7 @@ impl Rule {
         let innocent = self.entry.kind == Kind::Secret && is_placeholder(&lower);
         digit
             && entropy(secret) >= self.entry.entropy
+            && mixture(secret) >= self.entry.mixture
             && !innocent
             && !self.entry.except.iter().any(holds)
     }
@@ -270,7 +307,7 @@ impl Rule {
             what,
         };
         validate(&entry).map_err(fail)?;
-        let source = match entry.kind.is_injection() {
+        let source = match entry.kind.is_canonical() {
             true => translate(&entry.pattern.0, GAPS),
             false if entry.assigned.is_empty() => entry.pattern.0.clone(),
             false => assigned(&entry.assigned, &entry.pattern.0),
@@ -282,6 +319,7 @@ impl Rule {
             r#type: Arc::from(entry.r#type.as_deref().unwrap_or(entry.kind.as_str())),
             regex: build(&source).map_err(fail)?,
             squeezed: squeezed.transpose().map_err(fail)?,
+            reach: reach(&source, &entry).unwrap_or(LONGEST_SECRET).min(LONGEST_SECRET),
             entry,
         })
     }
@@ -300,6 +338,11 @@ impl RuleError {
     /// A rule that does not do what its examples say.
     pub(super) fn broken_promise(rule: &Rule, what: String) -> Self {
         Self { file: "rules".to_owned(), rule: Some(rule.id.to_string()), line: None, what }
+    }
+
+    /// A classifier that cannot be used.
+    pub(super) fn model(error: &super::model::ModelError) -> Self {
+        Self { file: "model".to_owned(), rule: None, line: None, what: error.to_string() }
     }
 
     /// Keywords that are too many or too long for one automaton.
@@ -331,10 +374,12 @@ impl std::error::Error for RuleError {}
 
 /// The built-in rules and those of further files, given as name and content.
 pub(super) fn load(extra: &[(String, String)]) -> Result<Vec<Rule>, Vec<RuleError>> {
-    let (mut rules, mut errors) = (Vec::<Rule>::new(), Vec::new());
     let extra = extra.iter().map(|(name, yaml)| (name.as_str(), yaml.as_str()));
-    for rule in BUILTIN.into_iter().chain(extra).flat_map(|(file, yaml)| parse(file, yaml)) {
-        match rule.and_then(|(file, entry)| admit(&rules, &file, entry)) {
+    let files = BUILTIN.into_iter().chain(extra);
+    let parsed: Vec<Parsed> = files.flat_map(|(file, yaml)| parse(file, yaml)).collect();
+    let (mut rules, mut errors) = (Vec::<Rule>::new(), Vec::new());
+    for rule in compile_all(parsed) {
+        match rule.and_then(|compiled| admit(&rules, compiled)) {
             Ok(rule) => rules.push(rule),
             Err(error) => errors.push(error),
         }
@@ -344,6 +389,9 @@ pub(super) fn load(extra: &[(String, String)]) -> Result<Vec<Rule>, Vec<RuleErro
 
 type Parsed = Result<(String, Spanned<Entry>), RuleError>;
 
+/// A rule with its file and its line.
+type Compiled = Result<(String, u64, Rule), RuleError>;
+
 fn parse(file: &str, yaml: &str) -> Vec<Parsed> {
     match serde_saphyr::from_str::<Vec<Spanned<Entry>>>(yaml) {
         Ok(entries) => entries.into_iter().map(|entry| Ok((file.to_owned(), entry))).collect(),
@@ -351,12 +399,34 @@ fn parse(file: &str, yaml: &str) -> Vec<Parsed> {
     }
 }
 
-fn admit(taken: &[Rule], file: &str, entry: Spanned<Entry>) -> Result<Rule, RuleError> {
-    let rule = Rule::compile(file, entry.clone())?;
+/// Compiles rules in their order, on as many threads as there are processors.
+fn compile_all(parsed: Vec<Parsed>) -> Vec<Compiled> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = parsed.len().div_ceil(threads).max(1);
+    let compile = |parsed: &Parsed| {
+        let (file, entry) = parsed.as_ref().map_err(Clone::clone)?;
+        let line = entry.referenced.line();
+        Ok((file.clone(), line, Rule::compile(file, entry.clone())?))
+    };
+    std::thread::scope(|scope| {
+        let shares = parsed.chunks(share);
+        let started: Vec<_> = shares
+            .map(|share| scope.spawn(move || share.iter().map(compile).collect::<Vec<_>>()))
+            .collect();
+        started
+            .into_iter()
+            .flat_map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
+}
+
+fn admit(taken: &[Rule], (file, line, rule): (String, u64, Rule)) -> Result<Rule, RuleError> {
     if taken.iter().any(|other| other.id == rule.id) {
-        let line = Some(entry.referenced.line());
         let what = "this id is taken by another rule".to_owned();
-        return Err(RuleError { file: file.to_owned(), rule: Some(entry.value.id), line, what });
+        let id = Some(rule.id.to_string());
+        return Err(RuleError { file, rule: id, line: Some(line), what });
     }
     Ok(rule)
 }
@@ -368,6 +438,8 @@ fn validate(entry: &Entry) -> Result<(), String> {
         "severity must be above 0 and at most 1"
     } else if entry.kind == Kind::Pii {
         "personal data has its own detectors; write a rule of kind secret instead"
+    } else if !entry.kind.has_rules() {
+        "this kind is measured; write a rule of kind code or prompt_injection instead"
     } else if !entry.assigned.is_empty() && entry.kind != Kind::Secret {
         "assigned is for rules of kind secret"
     } else if entry.keywords.is_empty() && entry.assigned.is_empty()
@@ -399,6 +471,24 @@ fn build(pattern: &str) -> Result<Regex, String> {
         return Err("pattern: it matches the empty text".to_owned());
     }
     Ok(regex)
+}
+
+/// Bytes of the longest match of a pattern, if there is one, and if all matches hold a keyword: the
+/// name that something is assigned to, or what they begin with.
+fn reach(pattern: &str, entry: &Entry) -> Option<usize> {
+    let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
+    let hir = parser.parse(pattern).ok()?;
+    let begins_with_keyword = || {
+        let beginnings = Extractor::new().extract(&hir);
+        let holds = |beginning: &Literal| {
+            let lower = beginning.as_bytes().to_ascii_lowercase();
+            let stands = |word: &String| memchr::memmem::find(&lower, word.as_bytes()).is_some();
+            entry.keywords.iter().any(stands)
+        };
+        beginnings.literals().is_some_and(|all| !all.is_empty() && all.iter().all(holds))
+    };
+    let holds_keyword = !entry.assigned.is_empty() || begins_with_keyword();
+    holds_keyword.then(|| hir.properties().maximum_len()).flatten()
 }
 
 /// What the two signs of a pattern stand for, and a word boundary.
@@ -490,6 +580,7 @@ mod tests {
         check(("acme_[a-z]{8}", "(?u)acme"), "mine.yaml:2: rule \"mine\": the flag (?u)");
         check(("acme_[a-z]{8}", "a*"), "mine.yaml:2: rule \"mine\": pattern: it matches the empty");
         check(("kind: secret", "kind: pii"), "mine.yaml:2: rule \"mine\": personal data");
+        check(("kind: secret", "kind: hidden_text"), "mine.yaml:2: rule \"mine\": this kind is m");
         check(("[acme_]", "[]"), "mine.yaml:2: rule \"mine\": keywords needs");
         check(
             ("must_pass: ['acme_', 'acme corp']", "must_pass: []"),

@@ -2,13 +2,15 @@
 //! `access`.
 
 mod access;
+mod firewall;
 mod limits;
+mod opinion;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -18,6 +20,7 @@ use secrecy::ExposeSecret;
 
 use access::{Access, Environment};
 pub use access::{Declared, RoleRights};
+use firewall::Firewall;
 pub(crate) use limits::{Meter, Shared, Sharer, limits, network};
 
 use crate::accounts::directory::Directory;
@@ -26,17 +29,19 @@ use crate::accounts::policy::Blocklist;
 use crate::accounts::service::Services;
 use crate::accounts::{AccountRole, KeyId, Pepper, TokenService};
 use crate::audit::chain::Digest;
-use crate::clear::OnError;
+use crate::authn::Identity;
+use crate::clear::Judge;
 use crate::clock::Clock;
-use crate::config::{self, Config, DataAction, InjectionAction, ScannerFailure, Secrets};
+use crate::config::{self, Config, Secrets};
 use crate::glob::Glob;
 use crate::metrics::Names;
+use crate::opinion::Opinions;
 use crate::prompt::{Caps, Piece};
 use crate::queue::QueueLimits;
 use crate::quota::{Level, Limits};
 use crate::route::{Endpoint, Route, Rule, Table, Timeouts, Upstream, UpstreamKind};
 use crate::scan::stream::StreamScanner;
-use crate::scan::{Action, Policy, Scanner};
+use crate::scan::{Policy, Scanner};
 use crate::standing::SubjectName;
 use crate::surface::Operation;
 use crate::usage::Tokenizer;
@@ -48,11 +53,8 @@ pub struct Snapshot {
     spellings: HashMap<String, String>,
     caps: Caps,
     access: Access,
-    scanner: Arc<Scanner>,
-    policies: HashMap<String, Arc<Policy>>,
-    /// What answers are judged by, for each policy; made when it is first asked for.
-    streams: HashMap<String, OnceLock<Option<Arc<StreamScanner>>>>,
-    on_error: OnError,
+    firewall: Firewall,
+    guard: Option<Arc<Opinions>>,
     trusted_proxies: Vec<IpNet>,
     digest_key: [u8; 32],
 }
@@ -105,19 +107,14 @@ impl Snapshot {
         base: &Path,
         clock: &Clock,
     ) -> Result<Self, CompileError> {
-        let policies = policies(config);
+        let firewall = Firewall::compile(config, base)?;
         Ok(Self {
-            routes: routes(config, secrets, base, &policies)?,
+            routes: routes(config, secrets, base, &firewall)?,
             spellings: spellings(config),
             caps: caps(config),
             access: Access::compile(config, secrets, base, clock)?,
-            scanner: Arc::new(scanner(config, base)?),
-            streams: policies.keys().map(|name| (name.clone(), OnceLock::new())).collect(),
-            policies,
-            on_error: match config.firewall.on_error {
-                ScannerFailure::Block => OnError::Block,
-                ScannerFailure::Allow => OnError::Allow,
-            },
+            firewall,
+            guard: opinion::compile(config, secrets, base, clock)?.map(Arc::new),
             trusted_proxies: config.server.trusted_proxies.clone(),
             digest_key: digest_key(secrets)?,
         })
@@ -279,31 +276,49 @@ impl Snapshot {
     /// The scanner with its rules.
     #[must_use]
     pub const fn scanner(&self) -> &Arc<Scanner> {
-        &self.scanner
+        &self.firewall.scanner
     }
 
     /// A firewall policy by name.
     #[must_use]
     pub fn policy(&self, name: &str) -> Option<&Arc<Policy>> {
-        self.policies.get(name)
+        self.firewall.policy(name)
+    }
+
+    /// The strict form of a firewall policy, by name.
+    #[must_use]
+    pub fn strict_policy(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.firewall.strict_policy(name)
     }
 
     /// The scanner of answers of a policy, by name. The first call takes a few hundred
     /// milliseconds, so it should not be made on an async thread.
     #[must_use]
     pub fn stream(&self, name: &str) -> Option<Arc<StreamScanner>> {
-        let policy = self.policy(name)?;
-        let make = || {
-            let made = StreamScanner::of_policy(self.scanner.rules(), policy);
-            made.inspect_err(|error| tracing::error!(%error, name, "no scanner of answers")).ok()
-        };
-        self.streams.get(name)?.get_or_init(|| make().map(Arc::new)).clone()
+        self.firewall.stream(name)
     }
 
-    /// What happens when the scanner fails.
+    /// The guard of second opinions.
     #[must_use]
-    pub const fn on_error(&self) -> OnError {
-        self.on_error
+    pub const fn guard(&self) -> Option<&Arc<Opinions>> {
+        self.guard.as_ref()
+    }
+
+    /// By what the prompt of a caller is judged at this Unix second.
+    pub(crate) fn judge(
+        &self,
+        identity: &Identity,
+        route: &Route,
+        tightened: bool,
+        now: u64,
+    ) -> Judge {
+        Judge {
+            scanner: Arc::clone(&self.firewall.scanner),
+            policy: self.firewall.policy_for(identity, route, tightened),
+            on_error: self.firewall.on_error,
+            guard: self.guard.clone(),
+            now,
+        }
     }
 
     /// Networks whose `X-Forwarded-For` is believed.
@@ -355,6 +370,7 @@ fn caps(config: &Config) -> Caps {
         top_logprobs: caps.top_logprobs,
         inputs: count(caps.inputs),
         messages: count(caps.messages),
+        token_context: caps.token_context,
         extra_params: caps.extra_params.clone(),
     }
 }
@@ -365,59 +381,18 @@ fn spellings(config: &Config) -> HashMap<String, String> {
     declared.filter_map(|name| Some((crate::authz::canonical(name)?, name.clone()))).collect()
 }
 
-fn policies(config: &Config) -> HashMap<String, Arc<Policy>> {
-    let compiled = config.firewall.policies.iter();
-    compiled.map(|(name, policy)| (name.clone(), Arc::new(compile_policy(policy)))).collect()
-}
-
-fn compile_policy(policy: &config::Policy) -> Policy {
-    let data = |action| match action {
-        DataAction::Allow => Action::Allow,
-        DataAction::Flag => Action::Flag,
-        DataAction::Redact => Action::Redact,
-        DataAction::Block => Action::Block,
-    };
-    Policy {
-        injection: match policy.injection {
-            InjectionAction::Allow => Action::Allow,
-            InjectionAction::Flag => Action::Flag,
-            InjectionAction::Block => Action::Block,
-        },
-        threshold: policy.threshold as f32,
-        secrets: data(policy.secrets),
-        pii: data(policy.pii),
-        pii_kinds: policy.pii_kinds.clone(),
-    }
-}
-
-fn scanner(config: &Config, base: &Path) -> Result<Scanner, CompileError> {
-    let mut files = Vec::new();
-    for (index, path) in config.firewall.rules.iter().enumerate() {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(base.join(path)).map_err(|e| {
-            let error = CompileError::new(&format!("rules {name}"), e);
-            error.at(format!("firewall.rules[{index}]"))
-        })?;
-        files.push((name, text));
-    }
-    Scanner::with_files(&files).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        CompileError { path: "firewall.rules".to_owned(), message: lines.join("\n") }
-    })
-}
-
 fn routes(
     config: &Config,
     secrets: &Secrets,
     base: &Path,
-    policies: &HashMap<String, Arc<Policy>>,
+    firewall: &Firewall,
 ) -> Result<Table, CompileError> {
     let mut upstreams = HashMap::new();
     for (name, upstream) in &config.upstreams {
         let compiled = compile_upstream(name, upstream, secrets, base)?;
         upstreams.insert(name.as_str(), Arc::new(compiled));
     }
-    let default = policies.get("default").cloned().unwrap_or_default();
+    let default = firewall.policy("default").cloned().unwrap_or_default();
     if config.routes.is_empty() {
         let rule = |upstream: &Arc<Upstream>| Rule {
             path: String::new(),
@@ -436,8 +411,8 @@ fn routes(
             upstream: upstream
                 .map(Arc::clone)
                 .ok_or_else(|| CompileError::new("no such upstream", &route.upstream))?,
-            policy: policies
-                .get(&route.policy)
+            policy: firewall
+                .policy(&route.policy)
                 .cloned()
                 .ok_or_else(|| CompileError::new("no such policy", &route.policy))?,
             max_body_bytes: route.max_body_bytes,

@@ -1,8 +1,9 @@
-//! What operators change of limits while the gateway runs: from rows of the account store to what is
-//! in force.
+//! What operators change while the gateway runs, limits and the firewall: from rows of the account
+//! store to what is in force.
 //!
 //! The rows reach every gateway by the feed of the store, within its interval of looking. A request
-//! asks [`Standing`] once for each of its meters.
+//! asks [`Standing`] once for each of its meters, and its prompt is judged by the strict form of its
+//! policy until [`tightened_until`].
 
 mod name;
 
@@ -25,6 +26,14 @@ pub fn compile(rows: &store::Standing) -> Standing {
         (row.subject.subject(), Override { limits, until_ms })
     });
     Standing::new(overrides.collect(), rows.emergency.as_ref().and_then(emergency))
+}
+
+/// Unix milliseconds until which the firewall is strict for everybody: 0 is never, [`u64::MAX`] has no
+/// end.
+#[must_use]
+pub fn tightened_until(rows: &store::Standing) -> u64 {
+    let strict = rows.firewall.as_ref();
+    strict.map_or(0, |strict| strict.ends_at.map_or(u64::MAX, millis))
 }
 
 fn emergency(row: &store::EmergencyLimits) -> Option<Emergency> {
@@ -63,7 +72,7 @@ mod tests {
     #[test]
     fn overrides_hold_for_their_subject_until_their_second() {
         let overrides = vec![row("user/ada", None), row("user/bob", Some(50)), row("global", None)];
-        let standing = compile(&store::Standing { overrides, emergency: None });
+        let standing = compile(&store::Standing { overrides, ..store::Standing::default() });
         let quota = Arc::<Limits>::default();
         for (subject, now_ms, expected) in [
             ("user/ada", u64::MAX, Rate::new(7, 2)),
@@ -90,12 +99,31 @@ mod tests {
                 set_by: "root".into(),
                 set_at: 1,
             };
-            let rows = store::Standing { overrides: vec![], emergency: Some(emergency) };
+            let rows = store::Standing { emergency: Some(emergency), ..store::Standing::default() };
             let standing = compile(&rows);
             let name = SubjectName::parse("user/ada").unwrap();
             let quota = Arc::<Limits>::default();
             let pace = |now_ms| standing.limits(Level::User, name.subject(), &quota, now_ms).pace;
             assert_eq!((pace(49_999), pace(50_000)), (Rate::new(per_user, burst), None));
+        }
+    }
+
+    #[test]
+    fn a_strict_firewall_ends_with_its_second_or_not_at_all() {
+        let strict = |ends_at| store::StrictFirewall {
+            ends_at,
+            reason: "test".into(),
+            set_by: "root".into(),
+            set_at: 1,
+        };
+        for (firewall, expected) in [
+            (None, 0),
+            (Some(strict(Some(50))), 50_000),
+            (Some(strict(Some(u64::MAX))), u64::MAX),
+            (Some(strict(None)), u64::MAX),
+        ] {
+            let rows = store::Standing { firewall, ..store::Standing::default() };
+            assert_eq!(tightened_until(&rows), expected, "{rows:?}");
         }
     }
 }

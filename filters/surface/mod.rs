@@ -113,6 +113,8 @@ pub enum Kind {
     KeepAlive,
     /// Base64 images; they count as not scanned.
     Images,
+    /// Tokens of an earlier conversation; they count as not scanned.
+    Context,
     /// The Responses API's `store`: only `false`.
     Store,
     /// Never accepted, with the reason.

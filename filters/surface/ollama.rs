@@ -114,10 +114,7 @@ const PROMPT: &[Param] = &[
     optional("keep_alive", Kind::KeepAlive),
     optional("logprobs", Kind::Bool),
     optional("top_logprobs", Kind::TopLogprobs),
-    optional(
-        "context",
-        Kind::Refused("token arrays cannot be read; send the conversation as text"),
-    ),
+    optional("context", Kind::Context),
 ];
 
 const EMBED: &[Param] = &[

@@ -80,6 +80,12 @@ pub enum OwnOp {
     EmergencyLimitsSet,
     /// `DELETE /internal/security/emergency-rate-limit`
     EmergencyLimitsClear,
+    /// `GET /internal/security/enhance-sanitization`
+    Sanitization,
+    /// `POST /internal/security/enhance-sanitization`: a strict firewall for everybody.
+    SanitizationSet,
+    /// `DELETE /internal/security/enhance-sanitization`
+    SanitizationClear,
     /// `POST /api/v1/scan`
     Scan,
     /// `GET /.well-known/jwks.json`
@@ -97,9 +103,11 @@ pub enum OwnOp {
 }
 
 const PUBLIC: &[Listener] = &[Listener::Public];
-const EMERGENCY_LIMITS: &str = "/internal/security/emergency-rate-limit";
 const ADMIN: &[Listener] = &[Listener::Admin];
 const BOTH: &[Listener] = &[Listener::Public, Listener::Admin];
+
+const EMERGENCY_LIMITS: &str = "/internal/security/emergency-rate-limit";
+const SANITIZATION: &str = "/internal/security/enhance-sanitization";
 
 #[rustfmt::skip] // a table: one operation a row
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -139,6 +147,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     internal("own.emergency_limits", "GET", EMERGENCY_LIMITS, OwnOp::EmergencyLimits, Permission::Limits),
     internal("own.emergency_limits_set", "POST", EMERGENCY_LIMITS, OwnOp::EmergencyLimitsSet, Permission::Limits),
     internal("own.emergency_limits_clear", "DELETE", EMERGENCY_LIMITS, OwnOp::EmergencyLimitsClear, Permission::Limits),
+    internal("own.sanitization", "GET", SANITIZATION, OwnOp::Sanitization, Permission::Limits),
+    internal("own.sanitization_set", "POST", SANITIZATION, OwnOp::SanitizationSet, Permission::Limits),
+    internal("own.sanitization_clear", "DELETE", SANITIZATION, OwnOp::SanitizationClear, Permission::Limits),
     Operation { method: "POST", access: Access::Scope("scan"), ..own("own.scan", "/api/v1/scan", OwnOp::Scan, PUBLIC) },
     own("own.jwks", "/.well-known/jwks.json", OwnOp::Jwks, PUBLIC),
     own("own.openapi", "/openapi.json", OwnOp::OpenApi, PUBLIC),

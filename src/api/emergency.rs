@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::quota::standing;
 use super::{actor, json, read, refused, take_effect};
-use crate::quotas::{self, EmergencyRequest};
+use crate::emergency::{self, LimitsRequest};
 
 /// `GET /internal/security/emergency-rate-limit`
 pub(super) async fn show(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
@@ -36,10 +36,10 @@ async fn try_set(
     details: &mut Vec<(&'static str, String)>,
 ) -> Result<OwnAnswer, Denial> {
     let form: Wanted = read(&call.body)?;
-    let request = EmergencyRequest {
-        per_user: form.requests_per_minute.unwrap_or(quotas::EMERGENCY_PER_USER),
-        per_address: form.requests_per_minute_per_address.unwrap_or(quotas::EMERGENCY_PER_ADDRESS),
-        minutes: form.window_minutes.unwrap_or(quotas::EMERGENCY_MINUTES),
+    let request = LimitsRequest {
+        per_user: form.requests_per_minute.unwrap_or(emergency::PER_USER),
+        per_address: form.requests_per_minute_per_address.unwrap_or(emergency::PER_ADDRESS),
+        minutes: form.window_minutes.unwrap_or(emergency::MINUTES),
         reason: &form.reason,
     };
     let by = actor(call)?;
@@ -71,5 +71,5 @@ async fn try_clear(
 }
 
 fn status(call: &OwnCall<'_>, limits: Option<&EmergencyLimits>) -> Result<OwnAnswer, Denial> {
-    json(200, &quotas::shown_status(limits, call.state.clock().unix_secs()))
+    json(200, &emergency::shown_limits(limits, call.state.clock().unix_secs()))
 }

@@ -59,6 +59,8 @@ pub(super) fn metrics(call: &OwnCall<'_>) -> String {
     call.state.metrics().set_degraded("audit", !call.state.audit().is_writable());
     let metrics = call.state.metrics();
     metrics.set_degraded("counters", call.state.counters().is_degraded());
+    let is_paused = call.snapshot.guard().is_some_and(|guard| guard.is_paused());
+    metrics.set_degraded("second_opinion", is_paused);
     for (upstream, waiting) in call.state.queue_depths() {
         metrics.set_queue_depth(&upstream, waiting);
     }

@@ -6,6 +6,7 @@ mod health;
 mod keys;
 mod mfa;
 mod quota;
+mod sanitization;
 pub(crate) mod scan;
 mod tokens;
 mod users;
@@ -87,6 +88,9 @@ async fn serve(call: &OwnCall<'_>) -> OwnOutcome {
         OwnOp::EmergencyLimits => emergency::show(call).await.into(),
         OwnOp::EmergencyLimitsSet => emergency::set(call).await,
         OwnOp::EmergencyLimitsClear => emergency::clear(call).await,
+        OwnOp::Sanitization => sanitization::show(call).await.into(),
+        OwnOp::SanitizationSet => sanitization::set(call).await,
+        OwnOp::SanitizationClear => sanitization::clear(call).await,
         OwnOp::Scan => scan::scan(call).await.into(),
         OwnOp::Jwks => tokens::jwks(call).into(),
         OwnOp::OpenApi => Ok(answer("application/json", OPENAPI.as_bytes().to_vec())).into(),

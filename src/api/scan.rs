@@ -7,11 +7,11 @@ use std::time::Instant;
 use portcullis_filters::own::{OwnAnswer, OwnCall};
 use portcullis_filters::prompt::{Piece, Role};
 use portcullis_filters::scan::stream::{self, StreamScanner};
-use portcullis_filters::scan::{Finding, Policy, Scanner, Verdict, redact};
+use portcullis_filters::scan::{Finding, Kind, Policy, Scanner, Verdict, redact};
 use portcullis_filters::verdict::{Denial, Reason};
 use serde::{Deserialize, Serialize};
 
-use super::{json, read};
+use super::{invalid, json, read};
 
 /// Texts of one call.
 const MAX_TEXTS: usize = 1024;
@@ -36,16 +36,25 @@ struct Request {
     direction: Direction,
     #[serde(default = "user")]
     role: RoleName,
+    /// The firewall policy.
+    policy: Option<String>,
 }
 
 /// The roles by name.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RoleName {
+    /// The operator of the application
     System,
+    /// The person who asks
     User,
+    /// An earlier answer of the model
     Assistant,
+    /// What a tool returned, or a document that somebody else wrote
+    #[serde(alias = "document")]
+    #[value(alias = "document")]
     Tool,
+    /// The definition of a tool
     Definition,
 }
 
@@ -70,34 +79,55 @@ impl From<RoleName> for Role {
 #[derive(Debug, Serialize)]
 pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
-    score: f64,
-    findings: Vec<Found>,
+    /// What the verdict would be, if the policy did not only watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would: Option<Verdict>,
+    pub(crate) score: f64,
+    /// What the findings are about, each once.
+    threats: Vec<String>,
+    pub(crate) findings: Vec<Found>,
     redacted: Option<String>,
+    /// Whether it was too much to be read to the end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overrun: bool,
     micros: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Found {
-    kind: &'static str,
-    r#type: String,
-    rule: String,
-    score: f64,
-    start: usize,
-    end: usize,
+pub(crate) struct Found {
+    pub(crate) kind: &'static str,
+    pub(crate) r#type: String,
+    pub(crate) rule: String,
+    pub(crate) score: f64,
+    pub(crate) action: &'static str,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// The exception of the configuration that lets it pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exception: Option<String>,
 }
 
 /// Judges one text.
-pub(crate) fn judge(scanner: &Scanner, policy: &Policy, role: Role, text: String) -> Judgement {
+pub(crate) fn judge(
+    scanner: &Scanner,
+    policy: &Policy,
+    role: Role,
+    now: u64,
+    text: String,
+) -> Judgement {
     let begun = Instant::now();
-    let pieces = [Piece { role, group: 0, text }];
-    let report = scanner.scan(&pieces, policy);
+    let pieces = [Piece::new(role, 0, text)];
+    let report = scanner.scan(&pieces, policy, now);
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     let [piece] = pieces;
     Judgement {
         verdict: report.verdict,
+        would: (report.unwatched > report.verdict).then_some(report.unwatched),
         score: rounded(report.score),
+        threats: threats(report.findings.iter().filter(|f| f.exception.is_none()).map(threat)),
         redacted: (!report.edits.is_empty()).then(|| redact(&piece.text, &report.edits)),
         findings: report.findings.iter().map(Found::from).collect(),
+        overrun: report.overrun,
         micros,
     }
 }
@@ -111,11 +141,30 @@ pub(crate) fn judge_answer(scanner: &Arc<StreamScanner>, text: &str) -> Judgemen
     let edited = out.text != text && out.stop.is_none();
     Judgement {
         verdict: verdict.unwrap_or_default(),
+        would: None,
         score: 0.0,
+        threats: threats(out.findings.iter().map(|found| found.label.topic.as_str())),
         findings: out.findings.iter().map(Found::from).collect(),
         redacted: edited.then_some(out.text),
+        overrun: false,
         micros,
     }
+}
+
+/// What a finding is about, closely enough to sort documents by.
+fn threat(finding: &Finding) -> &str {
+    if finding.kind == Kind::Code { &finding.r#type } else { finding.kind.as_str() }
+}
+
+/// Each once, in the order of their findings.
+fn threats<'f>(all: impl Iterator<Item = &'f str>) -> Vec<String> {
+    let mut threats: Vec<String> = Vec::new();
+    for threat in all {
+        if !threats.iter().any(|known| known == threat) {
+            threats.push(threat.to_owned());
+        }
+    }
+    threats
 }
 
 impl From<&stream::Found> for Found {
@@ -125,8 +174,10 @@ impl From<&stream::Found> for Found {
             r#type: found.label.r#type.to_string(),
             rule: found.label.rule.to_string(),
             score: 1.0,
+            action: found.label.action.as_str(),
             start: found.bytes.start,
             end: found.bytes.end,
+            exception: None,
         }
     }
 }
@@ -138,14 +189,24 @@ impl From<&Finding> for Found {
             r#type: finding.r#type.to_string(),
             rule: finding.rule.to_string(),
             score: rounded(finding.score),
+            action: finding.action.as_str(),
             start: finding.start,
             end: finding.end,
+            exception: finding.exception.as_deref().map(str::to_owned),
         }
     }
 }
 
 fn rounded(score: f32) -> f64 {
     (f64::from(score) * 10_000.0).round() / 10_000.0
+}
+
+/// What a prompt under the policy of this name would be judged by now.
+fn policy<'a>(call: &'a OwnCall<'_>, name: &str) -> Option<&'a Arc<Policy>> {
+    match call.state.is_tightened(call.state.clock().unix_ms()) {
+        true => call.snapshot.strict_policy(name),
+        false => call.snapshot.policy(name),
+    }
 }
 
 /// `POST /api/v1/scan`
@@ -160,16 +221,20 @@ pub(super) async fn scan(call: &OwnCall<'_>) -> Result<OwnAnswer, Denial> {
         }
     };
     let scanner = call.snapshot.scanner().clone();
-    let policy = call.snapshot.policy("default").cloned().unwrap_or_default();
+    let name = request.policy.as_deref().unwrap_or("default").to_owned();
+    let Some(policy) = policy(call, &name).cloned() else {
+        return Err(invalid("there is no such policy").param("policy"));
+    };
     let (direction, role) = (request.direction, request.role.into());
+    let now = call.state.clock().unix_secs();
     let snapshot = Arc::clone(call.snapshot);
     let judged = tokio::task::spawn_blocking(move || match direction {
         Direction::Input => {
-            let judge = |text| judge(&scanner, &policy, role, text);
+            let judge = |text| judge(&scanner, &policy, role, now, text);
             Some(texts.into_iter().map(judge).collect::<Vec<_>>())
         }
         Direction::Output => {
-            let stream = snapshot.stream("default")?;
+            let stream = snapshot.stream(&name)?;
             Some(texts.iter().map(|text| judge_answer(&stream, text)).collect())
         }
     });

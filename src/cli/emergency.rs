@@ -1,6 +1,7 @@
 //! `portcullis emergency`
 
 mod rate_limit;
+mod sanitization;
 
 use portcullis_filters::accounts::{ApiKey, KeyId};
 use secrecy::ExposeSecret;
@@ -17,6 +18,9 @@ pub(super) enum Command {
     /// Tighter limits for everybody, for a while
     #[command(subcommand)]
     RateLimit(rate_limit::Command),
+    /// A strict firewall for everybody
+    #[command(subcommand)]
+    Sanitization(sanitization::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +38,7 @@ pub(super) fn run(command: &Command) -> Outcome {
     match command {
         Command::RevokeAll(args) => revoke_all(args),
         Command::RateLimit(command) => rate_limit::run(command),
+        Command::Sanitization(command) => sanitization::run(command),
     }
 }
 

@@ -27,7 +27,8 @@ mod users;
 mod keys;
 /// `portcullis token`, `emergency`, `store`.
 mod tokens;
-/// `portcullis quota`, `emergency rate-limit`: limits changed beside a running gateway.
+/// `portcullis quota`, `emergency rate-limit`, `emergency sanitization`: limits and the firewall
+/// changed beside a running gateway.
 mod quota;
 /// `portcullis init`: a folder that serves, and an owner with a second factor.
 mod init;

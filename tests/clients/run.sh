@@ -4,7 +4,7 @@
 #   tests/clients/run.sh [--node] [PYTEST ARGUMENT]...
 #
 # --node runs the Node packages too. Environment:
-#   PORTCULLIS_BIN   the gateway under test (built with `cargo build` when not set)
+#   PORTCULLIS_BIN   the gateway under test (built when not set)
 #   UPSTREAM_URL     an Ollama that has $MODEL (default: the small model of scripts/upstream is started)
 #   MODEL            smollm2:135m
 # Last line: "N passed, N failed, N skipped".
@@ -41,7 +41,7 @@ install_node_clients() {
 gateway_binary() {
     if [ -z "${PORTCULLIS_BIN:-}" ]; then
         need_build
-        (cd "$root" && cargo build --locked >&2)
+        (cd "$root" && build_gateway >&2)
         PORTCULLIS_BIN=$CARGO_TARGET_DIR/debug/portcullis
     fi
 }

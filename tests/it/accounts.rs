@@ -43,6 +43,9 @@ const ENDPOINTS: &[(&str, &str, &str, [u16; 7])] = &[
     ("GET",    "/internal/security/emergency-rate-limit", "",                                               [403, 403, 200, 200, 200, 403, 401]),
     ("POST",   "/internal/security/emergency-rate-limit", r#"{"reason":"drill"}"#,                          [403, 403, 200, 200, 200, 403, 401]),
     ("DELETE", "/internal/security/emergency-rate-limit", "",                                               [403, 403, 200, 200, 200, 403, 401]),
+    ("GET",    "/internal/security/enhance-sanitization", "",                                               [403, 403, 200, 200, 200, 403, 401]),
+    ("POST",   "/internal/security/enhance-sanitization", r#"{"level":"strict","reason":"drill"}"#,         [403, 403, 200, 200, 200, 403, 401]),
+    ("DELETE", "/internal/security/enhance-sanitization", "",                                               [403, 403, 200, 200, 200, 403, 401]),
     ("POST",   "/auth/emergency-revoke",          r#"{"reason":"drill","revoke_all":true}"#,        [403, 403, 403, 401, 403, 403, 401]),
     ("POST",   "/auth/logout",                    "{}",                                             [204, 204, 204, 204, 403, 403, 401]),
 ];

@@ -14,6 +14,7 @@
 //! - `quota_admin`: operators change limits while gateways run.
 //! - `retry`: which failures of an upstream are mended by another try.
 //! - `revocation`: what one gateway revokes the other refuses, and cuts.
+//! - `sanitization`: operators make the firewall strict while gateways run.
 //! - `services`: backends that say who their user is.
 //! - `sessions`: logins, seen and ended by their owner and by admins.
 //! - `settle`: every ending leaves one audit record and no open reservation.
@@ -34,6 +35,7 @@ mod body;
 mod degraded;
 mod development;
 mod edge;
+mod firewall;
 mod forms;
 mod grant;
 mod keys;
@@ -43,6 +45,7 @@ mod quota;
 mod quota_admin;
 mod retry;
 mod revocation;
+mod sanitization;
 mod services;
 mod sessions;
 mod settle;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`sql`] | [`SqlStore`]: SQLite in a file, or Postgres for several gateways; one set of statements |
 //! | `schema` | the migrations, embedded and numbered |
-//! | `standing` | limits that operators change while gateways run |
+//! | `standing` | what operators change while gateways run: limits, and a strict firewall |
 //! | [`seal`] | columns that are encrypted at rest, and the rotation of their key |
 //! | `tally` | how failed logins add up to a wait |
 //!
@@ -35,7 +35,7 @@ use crate::standing::SubjectName;
 
 pub use schema::SCHEMA_VERSION;
 pub use sql::{SqlStore, StoreOptions};
-pub use standing::{EmergencyLimits, QuotaOverride, Standing};
+pub use standing::{EmergencyLimits, QuotaOverride, Standing, StrictFirewall};
 
 /// Why the store did not do what was asked. Never contains a secret or a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,7 +269,7 @@ pub struct Event {
     pub told: Told,
 }
 
-/// What a change of limits was, for the record.
+/// What a change of limits or of the firewall was, for the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "stores make them whole")]
 pub struct Told {
@@ -297,7 +297,7 @@ pub struct Changes {
     pub keys: Vec<Key>,
     /// Ids of sessions and scoped tokens that are void, with the time they would have expired.
     pub revoked: Vec<(String, u64)>,
-    /// What is set of limits, if that changed.
+    /// What operators have set, if that changed.
     pub standing: Option<Standing>,
     /// Subjects whose use is to be forgotten. A reader who has seen nothing is told of none: what was
     /// to be forgotten then is none of its concern.
@@ -504,7 +504,22 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Takes the tighter limits for everybody back: gives them, nothing if there were none.
     async fn clear_emergency(&self, now: u64, by: &Actor) -> Result<Option<EmergencyLimits>>;
 
-    /// All limits that are set.
+    /// Makes the firewall strict for everybody, in the place of what was set before: gives this.
+    async fn set_strict_firewall(
+        &self,
+        new: &StrictFirewall,
+        by: &Actor,
+    ) -> Result<Option<StrictFirewall>>;
+
+    /// Takes the strict firewall back: gives it, nothing if there was none.
+    async fn clear_strict_firewall(
+        &self,
+        reason: Option<&str>,
+        now: u64,
+        by: &Actor,
+    ) -> Result<Option<StrictFirewall>>;
+
+    /// All that operators have set.
     async fn standing(&self) -> Result<Standing>;
 
     /// Writes down when keys and sessions were last used. Makes no change that is counted.

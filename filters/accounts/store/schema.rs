@@ -15,7 +15,7 @@ use super::{Result, StoreError};
 const LOCK: &str = "DO $$ BEGIN PERFORM pg_advisory_xact_lock(7281946530); END $$";
 
 /// The version that this program brings a store to.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 struct Migration {
     version: i64,
@@ -25,6 +25,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, sql: include_str!("migrations/0001_accounts.sql") },
     Migration { version: 2, sql: include_str!("migrations/0002_standing.sql") },
+    Migration { version: 3, sql: include_str!("migrations/0003_strict_firewall.sql") },
 ];
 
 impl Migration {
@@ -102,6 +103,7 @@ mod tests {
         let released = [
             "4f4978cd0c20938c70f0890bd14387c07f45a1ea3abd8df40c2a017b2e03f666",
             "52cdf8ffcc686b78b8436d6014d316abc4cd2c22bc0f859d16457f8fa6d20f75",
+            "a7293d159896afafb5ef77528455e4b62fd15a60f266721fe149b6cb9619eccc",
         ];
         let checksums: Vec<String> = MIGRATIONS.iter().map(Migration::checksum).collect();
         assert_eq!(checksums, released);

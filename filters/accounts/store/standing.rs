@@ -1,5 +1,5 @@
-//! What operators change of limits while gateways run: other limits for one subject, and tighter ones
-//! for everybody.
+//! What operators change while gateways run: other limits for one subject, tighter ones for everybody,
+//! and a strict firewall.
 
 use serde_json::{Map, Value, json};
 
@@ -14,6 +14,8 @@ pub struct Standing {
     pub overrides: Vec<QuotaOverride>,
     /// Tighter limits for everybody.
     pub emergency: Option<EmergencyLimits>,
+    /// A strict firewall for everybody.
+    pub firewall: Option<StrictFirewall>,
 }
 
 /// Limits of one subject, in the place of those of its quota.
@@ -49,6 +51,20 @@ pub struct EmergencyLimits {
     /// Who set them.
     pub set_by: String,
     /// When they were set.
+    pub set_at: u64,
+}
+
+/// A firewall that is strict under every policy, those that only watch among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores and callers make them whole")]
+pub struct StrictFirewall {
+    /// When it ends; `None` is when somebody takes it back.
+    pub ends_at: Option<u64>,
+    /// Why, for the record.
+    pub reason: String,
+    /// Who set it.
+    pub set_by: String,
+    /// When it was set.
     pub set_at: u64,
 }
 
@@ -107,6 +123,32 @@ impl EmergencyLimits {
             "until": self.ends_at,
         })
         .to_string()
+    }
+}
+
+impl StrictFirewall {
+    /// Whether it holds at this time.
+    #[must_use]
+    pub fn is_in_force(&self, now: u64) -> bool {
+        self.ends_at.is_none_or(|end| now < end)
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn shown(&self) -> Value {
+        json!({
+            "level": "strict",
+            "until": self.ends_at,
+            "reason": self.reason,
+            "set_by": self.set_by,
+            "set_at": self.set_at,
+        })
+    }
+
+    /// As an audit record tells of it.
+    #[must_use]
+    pub fn told(&self) -> String {
+        json!({ "level": "strict", "until": self.ends_at }).to_string()
     }
 }
 

@@ -30,7 +30,6 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     }
     shared_quotas(config, report);
     counters(&config.counters, report);
-    firewall(config, report);
     let file = config.audit.file.as_os_str();
     report.require(!file.is_empty(), "audit.file", "the audit trail has no file", "name one");
 }
@@ -194,12 +193,4 @@ fn redis_url(url: &str, path: &str, report: &mut Report<'_>) {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:/[]_".contains(&b);
     let holds = !rest.is_empty() && rest.bytes().all(|b| plain(b) || b == b'@');
     report.require(holds, path, "this URL has no valid host", "write redis://HOST:PORT");
-}
-
-fn firewall(config: &Config, report: &mut Report<'_>) {
-    for (key, policy) in &config.firewall.policies {
-        name(report, &format!("firewall.policies.{key}"), key);
-        let path = format!("firewall.policies.{key}.threshold");
-        within(report, &path, policy.threshold, &(0.0..=1.0));
-    }
 }

@@ -13,6 +13,7 @@ use super::diagnostic::{Problems, Report, quote};
 use super::types::Config;
 
 mod access;
+mod firewall;
 mod limits;
 mod network;
 mod outside;
@@ -50,6 +51,7 @@ fn all(config: &Config, report: &mut Report<'_>) {
     outside::check(config, report);
     traffic::check(config, report);
     limits::check(config, report);
+    firewall::check(config, report);
 }
 
 /// Reports a value outside its range.

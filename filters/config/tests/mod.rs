@@ -508,8 +508,8 @@ fn named_blocks_join_the_built_in_ones() {
     let default = Config::default();
     assert_eq!(config.quotas["default"], default.quotas["default"]);
     assert_eq!(config.quotas["big"], Quota::default());
-    assert_eq!(config.firewall.policies["default"], Policy::default());
-    assert_eq!(config.firewall.policies["lax"].injection, InjectionAction::Block);
+    assert_eq!(config.firewall.policies["default"], Policy::builtin());
+    assert_eq!(config.firewall.policies["lax"].injection, None);
     assert_eq!(config.roles.owner, default.roles.owner);
     assert_eq!(config.roles.admin.scopes, ["scan"]);
     let replaced = parse("f", "quotas: {default: {concurrent: 2}}\n").unwrap();

@@ -100,17 +100,44 @@ pub(super) fn reveal(text: &str) -> Vec<Decoded> {
 
 /// Whether bytes read as text: nine in ten are letters, digits, spaces, UTF-8 or UTF-16 padding.
 fn is_text(bytes: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(bytes);
-    let (mut good, mut all) = (0, 0);
-    for c in text.chars() {
-        all += 1;
-        good += usize::from(c == '\0' || c.is_alphanumeric() || c == ' ' || is_common(c));
-    }
-    all >= 8 && good * 10 >= all * 9
+    let (all, bad) = census(bytes, bytes.len() / 10);
+    all >= 8 && bad * 10 <= all
 }
 
-const fn is_common(c: char) -> bool {
-    c.is_ascii_whitespace() || c.is_ascii_punctuation()
+/// Whether bytes that begin with `head`, `most` at most, cannot read as text any more. The end of
+/// `head` may be in the middle of a character.
+fn is_hopeless(head: &[u8], most: usize) -> bool {
+    let bound = most / 10 + 1;
+    census(head, bound).1 > bound
+}
+
+/// How many characters there are, and how many that no text has, until there are more than `most`
+/// of these.
+fn census(bytes: &[u8], most: usize) -> (usize, usize) {
+    let (mut all, mut bad) = (0, 0);
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            all += 1;
+            bad += usize::from(!is_readable(c));
+            if bad > most {
+                return (all, bad);
+            }
+        }
+        let broken = usize::from(!chunk.invalid().is_empty());
+        (all, bad) = (all + broken, bad + broken);
+        if bad > most {
+            break;
+        }
+    }
+    (all, bad)
+}
+
+fn is_readable(c: char) -> bool {
+    match c {
+        '\0' | '\t' | '\n' | '\x0c' | '\r' | ' '..='~' => true,
+        c if c.is_ascii() => false,
+        c => c.is_alphanumeric(),
+    }
 }
 
 fn lossy(bytes: Vec<u8>) -> String {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::runs::{MIN_RUN, group_length, is_sextet, joins_hex, runs};
-use super::{Decoded, is_text, lossy};
+use super::{Decoded, is_hopeless, is_text, lossy};
 
 /// Runs of the base64 alphabets (RFC 4648 sections 4 and 5), also over line ends.
 pub(super) fn base64(text: &str) -> Vec<Decoded> {
@@ -59,35 +59,45 @@ pub(super) fn hex(text: &str) -> Vec<Decoded> {
 }
 
 /// Decodes a run from the first place at which readable text comes out, whatever it begins with, at
-/// the one of `units` possible offsets.
+/// the one of `units` possible offsets. What does not read as text shows it within a few bytes.
 fn aligned(
     text: &str,
     span: Range<usize>,
     units: usize,
-    bytes_of: impl Fn(&[u8]) -> Vec<u8>,
+    write: impl Fn(&[u8], &mut Vec<u8>),
 ) -> Option<Decoded> {
     const PIECE: usize = 96;
+    const HEAD: usize = 32;
     let run = text.as_bytes().get(span.clone())?;
-    let reads = |from: &usize| {
-        let piece = run.get(*from..(*from + PIECE).min(run.len()));
-        piece.is_some_and(|piece| is_text(&bytes_of(piece)))
+    let mut bytes = Vec::with_capacity(PIECE);
+    let mut reads = |from: &usize| {
+        let piece = run.get(*from..(*from + PIECE).min(run.len())).unwrap_or_default();
+        bytes.clear();
+        write(piece.get(..HEAD).unwrap_or(piece), &mut bytes);
+        if is_hopeless(&bytes, piece.len()) {
+            return false;
+        }
+        bytes.clear();
+        write(piece, &mut bytes);
+        is_text(&bytes)
     };
     let mut places = (0..run.len()).step_by(PIECE).flat_map(|at| at..at + units);
-    let from = places.find(reads)?;
-    Some(Decoded { text: lossy(bytes_of(run.get(from..)?)), span })
+    let from = places.find(|from| reads(from))?;
+    let mut whole = Vec::with_capacity(run.len());
+    write(run.get(from..)?, &mut whole);
+    Some(Decoded { text: lossy(whole), span })
 }
 
-fn sextets(run: &[u8]) -> Vec<u8> {
-    packed(run.iter().filter_map(|&b| sextet(b)), 6)
+fn sextets(run: &[u8], out: &mut Vec<u8>) {
+    pack(run.iter().filter_map(|&b| sextet(b)), 6, out);
 }
 
-fn quintets(run: &[u8]) -> Vec<u8> {
-    packed(run.iter().filter_map(|&b| quintet(b)), 5)
+fn quintets(run: &[u8], out: &mut Vec<u8>) {
+    pack(run.iter().filter_map(|&b| quintet(b)), 5, out);
 }
 
-/// The bytes in a sequence of units of `width` bits.
-fn packed(units: impl Iterator<Item = u8>, width: u32) -> Vec<u8> {
-    let mut out = Vec::new();
+/// Adds the bytes in a sequence of units of `width` bits.
+fn pack(units: impl Iterator<Item = u8>, width: u32, out: &mut Vec<u8>) {
     let (mut bits, mut held) = (0u32, 0);
     for value in units {
         bits = (bits << width) | u32::from(value);
@@ -97,11 +107,9 @@ fn packed(units: impl Iterator<Item = u8>, width: u32) -> Vec<u8> {
             out.push((bits >> held) as u8);
         }
     }
-    out
 }
 
-fn nibbles(run: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(run.len() / 2);
+fn nibbles(run: &[u8], out: &mut Vec<u8>) {
     let mut high = None;
     for &b in run {
         match (high.take(), char::from(b).to_digit(16)) {
@@ -110,7 +118,6 @@ fn nibbles(run: &[u8]) -> Vec<u8> {
             (Some(_), None) => {}
         }
     }
-    out
 }
 
 const fn sextet(b: u8) -> Option<u8> {

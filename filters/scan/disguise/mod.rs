@@ -22,6 +22,18 @@ pub(super) use spacing::{respaced, squeezed, unhyphenated};
 pub(super) use spelling::Vocabulary;
 pub(super) use words::{Survey, is_glued, survey};
 
+/// The disguises that a text shows signs of, for training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Signs {
+    /// Digits stand between letters.
+    pub(super) leet: bool,
+}
+
+/// Looks for signs in a canonical view.
+pub(super) fn signs(text: &str) -> Signs {
+    Signs { leet: !survey(text, None).leet.is_empty() }
+}
+
 /// The part of a text around a region, in whole characters.
 pub(super) fn slice<'t>(text: &'t str, region: &Range<usize>) -> (&'t str, Range<usize>) {
     let range = text.floor_char_boundary(region.start)..text.ceil_char_boundary(region.end);

@@ -11,10 +11,10 @@ use super::{Detector, Survey};
 /// How far an address may stretch to either side of its house number, in bytes.
 const WINDOW: usize = 96;
 
-/// A word that begins with a capital.
+/// A word that begins with a capital, of an alphabet up to Cyrillic, or an abbreviation.
 macro_rules! word {
     () => {
-        r"[A-Z\xc2-\xf4][A-Za-z\x80-\xff'.-]{0,30}"
+        r"(?:[A-Z][a-z]{0,3}\.|[A-Z\xc3-\xd1][A-Za-z\x80-\xd6'-]{0,30})"
     };
 }
 
@@ -137,6 +137,9 @@ mod tests {
         check("in der Hauptstraße 5a, 10115 Berlin", &["Hauptstraße 5a, 10115"]);
         check("Calle Mayor, 5 y", &["Calle Mayor, 5"]);
         check("PO Box 123", &["PO Box 123"]);
+        check("5 St. James's Street", &["5 St. James's Street"]);
+        check("18, rue du Pré-sous-la-Ferme. Pendant", &["18, rue du Pré-sous-la-Ferme"]);
+        check("ב- 1987 שלום Walk", &[]);
         check("5 apples on the street, 3 Ways to Go, in 2005 Main was", &[]);
     }
 }

@@ -101,8 +101,8 @@ pub(super) const IBAN: Detector = Detector {
     name: "iban",
     placeholder: "[IBAN]",
     default: true,
-    longest: 66,
-    shape: || r"[A-Za-z]{2}[0-9][0-9A-Za-z](?:(?:[ -]|\xc2\xa0|\xe2\x80\xaf)?[0-9A-Za-z]){0,30}[\x00-\xff]",
+    longest: 132,
+    shape: || r"[A-Za-z]{2}[0-9][0-9A-Za-z](?:(?:[ .-]{1,2}|\xc2\xa0|\xe2\x80[\x80-\xaf])?[0-9A-Za-z]){0,30}[\x00-\xff]",
     find: |survey| survey.at_groups(iban),
 };
 
@@ -129,9 +129,10 @@ fn end_of(survey: &Survey<'_>, start: usize, len: usize) -> Option<usize> {
                 left -= 1;
                 1
             }
-            [b' ' | b'-', b, ..] if b.is_ascii_alphanumeric() => 1,
+            [b' ' | b'-' | b'.', b, ..] if b.is_ascii_alphanumeric() => 1,
+            [b' ', b' ', b, ..] if b.is_ascii_alphanumeric() => 2,
             [0xc2, 0xa0, ..] => 2,
-            [0xe2, 0x80, 0xaf, ..] => 3,
+            [0xe2, 0x80, 0xaf | 0x87 | 0x89 | 0x91..=0x93, ..] => 3,
             _ => return None,
         };
     }
@@ -159,6 +160,8 @@ mod tests {
         check("GB82 WEST 1234 5698 7654 32 now", &["GB82 WEST 1234 5698 7654 32"]);
         check("fr14-2004-1010-0505-0001-3M02-606", &["fr14-2004-1010-0505-0001-3M02-606"]);
         check("NO93\u{a0}8601\u{a0}1117\u{a0}947", &["NO93\u{a0}8601\u{a0}1117\u{a0}947"]);
+        check("GB82.WEST.1234.5698.7654.32", &["GB82.WEST.1234.5698.7654.32"]);
+        check("GB82  WEST  1234  5698  7654  32", &["GB82  WEST  1234  5698  7654  32"]);
         check("DE89370400440532013001 XX89370400440532013000", &[]);
         check("DE8937040044053201300 XDE89370400440532013000", &[]);
     }

@@ -33,7 +33,15 @@ fn birth(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
 
 /// The date that begins with the first group, or with the month before it.
 fn date(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
-    numeric(survey, groups).or_else(|| worded(survey, groups))
+    numeric(survey, groups).or_else(|| worded(survey, groups)).or_else(|| compact(survey, groups))
+}
+
+/// Year, month and day in one, as in `19680920`.
+fn compact(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
+    let all = groups.first().filter(|group| group.len() == 8)?;
+    let value = number(survey.slice(all.clone()));
+    let (year, month, day) = (value / 10_000, value / 100 % 100, value % 100);
+    (is_year(year) && (1..=12).contains(&month) && is_day(day)).then(|| all.clone())
 }
 
 /// Three numbers, divided all alike by a mark or as in East Asia.
@@ -45,7 +53,7 @@ fn numeric(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>>
     let (x, y, z) = (text(a), text(b), text(c));
     let east = matches!(one, [0xe5, 0xb9, 0xb4, ..]) || matches!(one, [0xeb, 0x85, 0x84, ..]);
     let year_first = a.len() == 4 && is_year(x) && is_day(y) && is_day(z);
-    let short = c.len() == 2 && b.len() == 2 && a.len() == 2;
+    let short = c.len() == 2 && matches!(one, b"-" | b"/" | b".");
     let year_last = is_day(x) && is_day(y) && (short || (c.len() == 4 && is_year(z)));
     let sizes = a.len() <= 4 && b.len() <= 2 && c.len() <= 4;
     let end = if east { c.end + 3 } else { c.end };
@@ -56,10 +64,9 @@ fn numeric(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>>
 /// A day, the name of a month and a year, or the month first.
 fn worded(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
     let [day, year] = groups.get(..2)? else { return None };
-    let dated = is_day(number(survey.slice(day.clone())))
-        && day.len() <= 2
-        && year.len() == 4
-        && is_year(number(survey.slice(year.clone())));
+    let full = year.len() == 4 && is_year(number(survey.slice(year.clone())));
+    let dated =
+        is_day(number(survey.slice(day.clone()))) && day.len() <= 2 && (full || year.len() == 2);
     let between = survey.between(day, year);
     if !dated || between.len() > MAX_MONTH {
         return None;
@@ -108,7 +115,10 @@ mod tests {
         check("née le 20/09/68", &["20/09/68"]);
         check("fecha de nacimiento: 20 de septiembre de 1968", &["20 de septiembre de 1968"]);
         check("出生日期1968年9月20日。", &["1968年9月20日"]);
+        check("DOB 9/20/68, dob: 19680920", &["9/20/68", "19680920"]);
+        check("born 20 Sep 68", &["20 Sep 68"]);
         check("since 9/20/1968, born in 1968, born 40/40/1968, born 1.2.3", &[]);
+        check("born 1968; died 15 october 1990", &[]);
         check("born here; invoice of 9/20/1968", &[]);
     }
 }

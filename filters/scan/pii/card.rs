@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::cues::Cue;
-use super::survey::{digits, is_divider};
+use super::survey::{digits, is_loose_divider};
 use super::{Detector, Survey};
 
 /// Digits of a card number (ISO/IEC 7812-1; Maestro has as few as 12).
@@ -15,7 +15,7 @@ pub(super) const CARD: Detector = Detector {
     placeholder: "[CARD]",
     default: true,
     longest: 76,
-    shape: || r"[0-9](?:(?:[ -]|\xc2\xa0|\xe2\x80[\x91\x93\xaf])?[0-9]){0,18}[\x00-\xff]",
+    shape: || r"[0-9](?:(?:[ ./-]{1,3}|\xc2\xa0|\xe2\x80[\x80-\xaf]|\xe2\x88\x92)?[0-9]){0,18}[\x00-\xff]",
     find: |survey| survey.at_groups(card),
 };
 
@@ -25,10 +25,17 @@ fn card(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
     if LENGTHS.contains(&first.len()) {
         return whole(survey, groups, 1);
     }
+    // Lengths are compared first, since few numbers have them.
+    let equal = in_equal_parts(groups);
+    let mut printed = PRINTED.iter().rev().filter(|shape| fits(groups, shape)).peekable();
+    if equal.is_none() && printed.peek().is_none() {
+        return None;
+    }
     let joined = joined(survey, groups);
-    let printed = PRINTED.iter().filter(|shape| shape.len() <= joined && fits(groups, shape));
-    let by_print = printed.rev().find_map(|shape| whole(survey, groups, shape.len()));
-    by_print.or_else(|| whole(survey, groups, in_equal_parts(groups.get(..joined)?)?))
+    let by_print = printed
+        .filter(|shape| shape.len() <= joined)
+        .find_map(|shape| whole(survey, groups, shape.len()));
+    by_print.or_else(|| whole(survey, groups, equal.filter(|count| *count <= joined)?))
 }
 
 /// The number that so many groups make up, if it is one of a card.
@@ -65,7 +72,7 @@ fn fits(groups: &[Range<usize>], shape: &[usize]) -> bool {
 fn joined(survey: &Survey<'_>, groups: &[Range<usize>]) -> usize {
     let (Some(first), Some(second)) = (groups.first(), groups.get(1)) else { return 1 };
     let divider = survey.between(first, second);
-    if !is_divider(divider) {
+    if !is_loose_divider(divider) {
         return 1;
     }
     let pairs = groups.iter().zip(groups.iter().skip(1)).take(18);
@@ -90,7 +97,7 @@ fn is_issued(number: &[u8], count: usize) -> bool {
         3000..=3059 | 3095 | 3600..=3699 | 3800..=3999 => &[14, 16],
         3528..=3589 | 6011 | 6440..=6599 | 6200..=6299 | 8100..=8171 => &[16, 17, 18, 19],
         5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763 => &[12, 13, 14, 15, 16, 17, 18, 19],
-        5000..=5099 | 5600..=5899 | 6000..=6999 => &[16],
+        5000..=5099 | 5600..=5899 | 6000..=6999 | 9792 => &[16],
         1800 | 2131 => &[15],
         _ => &[],
     };
@@ -131,6 +138,14 @@ mod tests {
         check("14111111111111111 4111111111111111a 0.4111111111111111", &[]);
         check("41111111111111111111111111", &[]);
         check("4111 1111 1111\n1111", &[]);
+        check("4111.1111.1111.1111", &["4111.1111.1111.1111"]);
+        check("4111  1111  1111  1111", &["4111  1111  1111  1111"]);
+        check("4111 - 1111 - 1111 - 1111", &["4111 - 1111 - 1111 - 1111"]);
+        check(
+            "4111\u{2009}1111\u{2009}1111\u{2009}1111",
+            &["4111\u{2009}1111\u{2009}1111\u{2009}1111"],
+        );
+        check("4111.1111 1111.1111, v4.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1", &[]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::checksum::{BITCOIN, RIPPLE, base58check, bech32};
+use super::super::checksum::{BITCOIN, Checksum, RIPPLE, base58check, bech32};
 use super::keccak::keccak256;
 use super::{Detector, Survey};
 
@@ -13,7 +13,7 @@ const MAX_LEN: usize = 108;
 const VERSIONS: [u8; 10] = [0x00, 0x05, 0x30, 0x32, 0x1e, 0x16, 0x4c, 0x6f, 0xc4, 0x41];
 
 /// Human-readable parts of bech32 addresses.
-const PREFIXES: [&[u8]; 14] = [
+const PREFIXES: [&[u8]; 27] = [
     b"bc",
     b"tb",
     b"ltc",
@@ -28,6 +28,19 @@ const PREFIXES: [&[u8]; 14] = [
     b"thor",
     b"bnb",
     b"juno",
+    b"sei",
+    b"dydx",
+    b"axelar",
+    b"neutron",
+    b"stars",
+    b"akash",
+    b"secret",
+    b"noble",
+    b"persistence",
+    b"band",
+    b"zs",
+    b"erd",
+    b"one",
 ];
 
 pub(super) const CRYPTO: Detector = Detector {
@@ -35,7 +48,7 @@ pub(super) const CRYPTO: Detector = Detector {
     placeholder: "[CRYPTO]",
     default: true,
     longest: MAX_LEN,
-    shape: || r"(?:[0-9]|[A-Za-z]{1,8})[0-9A-Za-z]{0,107}[\x00-\xff]",
+    shape: || r"(?:[0-9]|[A-Za-z]{1,12})[0-9A-Za-z]{0,107}[\x00-\xff]",
     find: |survey| survey.at_groups(crypto),
 };
 
@@ -46,7 +59,16 @@ fn crypto(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> 
     let long = text.len() >= 25 && survey.previous(run.start) != Some(b'_');
     // The groups of one run need to be read once only.
     let first = survey.slice(run.start..at).iter().all(u8::is_ascii_alphabetic);
-    (long && first && (is_ethereum(text) || is_base58(text) || is_bech32(text))).then_some(run)
+    (long && first && is_address(text)).then_some(run)
+}
+
+fn is_address(text: &[u8]) -> bool {
+    is_ethereum(text) || is_base58(text) || is_bech32(text) || is_stellar(text)
+}
+
+/// `G` and the key in base32 with its checksum (SEP-23).
+fn is_stellar(text: &[u8]) -> bool {
+    text.len() == 56 && text.starts_with(b"G") && Checksum::Crc16Base32.holds(text)
 }
 
 /// `0x` and forty hexadecimal digits; mixed case must be the checksum of EIP-55.
@@ -75,7 +97,9 @@ fn is_base58(text: &[u8]) -> bool {
     let known = |payload: Vec<u8>| {
         let version = payload.first().copied().unwrap_or(u8::MAX);
         let transparent = matches!(payload[..], [0x1c, 0xb8 | 0xbd, ..]) && payload.len() == 22;
-        transparent || (payload.len() == 21 && VERSIONS.contains(&version))
+        let tezos =
+            matches!(payload[..], [0x06, 0xa1, 0x9f | 0xa1 | 0xa4, ..]) && payload.len() == 23;
+        transparent || tezos || (payload.len() == 21 && VERSIONS.contains(&version))
     };
     let short = (25..=36).contains(&text.len());
     let ripple = || text.starts_with(b"r") && base58check(text, RIPPLE).is_some_and(known);
@@ -107,6 +131,8 @@ mod tests {
             "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed",
             "rHb9CJAWyB4rj91VRWn96DkukG4bwdtyTh",
             "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t",
+            "tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb",
+            "GA7QYNF7SOWQ3GLR2BGMZEHXAVIRZA4KVWLTJJFC7MGXUA74P7UJVSGZ",
         ] {
             check(&format!("pay {address}, now"), &[address]);
         }

@@ -3,6 +3,7 @@
 //! A passport number is a number like any other; only its context tells. The words of all topics
 //! stand in one automaton, which reads a short window around a candidate.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -24,6 +25,8 @@ pub(super) enum Cue {
     Birth,
     /// A host is spoken of; no topic of its own.
     Network,
+    /// A network card is spoken of; no topic of its own.
+    Hardware,
     /// A release of some software.
     Version,
     /// Numbers that are nobody's: orders, invoices, products.
@@ -37,7 +40,7 @@ impl Cue {
 }
 
 /// The words, in lower case; those in letters of an alphabet match as whole words, or in plural.
-const WORDS: [(Cue, &str); 13] = [
+const WORDS: [(Cue, &str); 14] = [
     (
         Cue::Card,
         "card, credit, debit, cc, visa, mastercard, maestro, amex, american express, pan, \
@@ -68,15 +71,18 @@ const WORDS: [(Cue, &str); 13] = [
         "ssn, social security, social sec, soc sec, social, ssn#, social-security, \
          social_security",
     ),
-    (Cue::Itin, "itin, taxpayer, tax id, taxpayer identification, tax identification, tin"),
+    (
+        Cue::Itin,
+        "itin, taxpayer, taxpayer id, taxpayer no, tax id, taxpayer identification, tax identification, tin",
+    ),
     (
         Cue::Nhs,
-        "nhs, national health, health service, patient, hospital, nhs_number, nhsnumber, gp \
+        "nhs, nhs id, nhs no, nhs ref, national health, health service, patient, hospital, nhs_number, nhsnumber, gp \
          surgery",
     ),
     (
         Cue::Passport,
-        "passport, passports, passport_number, passport_no, passport no, reisepass, \
+        "passport, passport id, passport ref, passports, passport_number, passport_no, passport no, reisepass, \
          reisepassnummer, passnummer, passeport, pasaporte, passaporto, passaporte, paspoort, \
          paszport, paszportu, паспорт, паспорта, 护照, 護照, パスポート, 旅券, 여권, pasaportu, pasaport, \
          passi, passport#, passportnumber, pass-nr",
@@ -86,7 +92,7 @@ const WORDS: [(Cue, &str); 13] = [
         "driver's license, drivers license, driver license, driver’s license, driving \
          license, driver's licence, drivers licence, driver licence, driver’s licence, \
          driving licence, driver_license, drivers_license, driver-license, driverlicense, \
-         driver_licence, license number, licence number, license no, licence no, dl number, \
+         driver_licence, license number, licence number, license no, licence no, license id, licence id, dl number, \
          dl no, dl#, dl, driver's lic, driving permit, führerschein, führerscheinnummer, \
          fuehrerschein, permis de conduire, licencia de conducir, permiso de conducir, carnet \
          de conducir, patente di guida, patente, carta de condução, cnh, carteira de \
@@ -108,7 +114,13 @@ const WORDS: [(Cue, &str); 13] = [
     (
         Cue::Network,
         "ip, ips, ipv4, ipv6, host, hostname, server, ping, dns, gateway, router, client, \
-         nameserver, resolver, peer, remote_addr, network, login from",
+         nameserver, resolver, peer, remote_addr, network, login from, connection, connected, \
+         connect, ssh, telnet, traceroute, address, addr",
+    ),
+    (
+        Cue::Hardware,
+        "mac, mac address, mac_address, macaddress, hwaddr, bssid, ether, ethernet, \
+         hardware address, mac-adresse, adresse mac, dirección mac",
     ),
     (
         Cue::Version,
@@ -119,7 +131,7 @@ const WORDS: [(Cue, &str); 13] = [
         Cue::Other,
         "order, invoice, tracking, ticket, case, sku, isbn, issn, part, serial, model, \
          product, item, doi, ean, upc, barcode, batch, lot, reference, ref, id, transaction, \
-         timestamp, commit, hash, seed, bestellung, rechnung, commande, facture, pedido, \
+         timestamp, commit, hash, seed, died, death, deceased, gestorben, bestellung, rechnung, commande, facture, pedido, \
          factura, ordine, fattura",
     ),
 ];
@@ -163,7 +175,7 @@ impl Cues {
         for (cue, at) in found_in(before) {
             cues.before |= cue.bit();
             let far = cue == Cue::Other && at + FAR < before.len();
-            if !far && !matches!(cue, Cue::Reach | Cue::Network | Cue::Desk) {
+            if !far && !matches!(cue, Cue::Reach | Cue::Network | Cue::Hardware | Cue::Desk) {
                 cues.topic = Some(cue);
             }
         }
@@ -192,6 +204,13 @@ impl Cues {
     pub(super) fn is_followed_by(self, cue: Cue) -> bool {
         self.after == Some(cue)
     }
+}
+
+/// Where any of the words stands in a text, be it whole or a part of another word. Where none does
+/// there are no cues, however the text is cut.
+pub(super) fn places(text: &[u8]) -> Vec<Range<usize>> {
+    let hits = AUTOMATON.iter().flat_map(|automaton| automaton.find_iter(text));
+    hits.map(|hit| hit.range()).collect()
 }
 
 /// The words in a text, and where they begin.

@@ -36,12 +36,26 @@ fn passport(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>
     (fits && survey.cues(&span).is_about(Cue::Passport)).then_some(span)
 }
 
-/// Four digits of series and six of number, as in Russia and its neighbours.
+/// Four digits of series and six of number, as in Russia and its neighbours, or two letters of
+/// series, as in Italy and Ukraine.
 fn series(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
-    let (first, second) = (groups.first()?, groups.get(1)?);
-    let fits = first.len() == 4 && second.len() == 6 && survey.between(first, second) == b" ";
-    let span = first.start..second.end;
-    (fits && survey.stands_alone(&span)).then_some(span)
+    let first = groups.first()?;
+    let sizes = |sizes: &[usize]| {
+        let used = groups.get(..sizes.len())?;
+        let fits = used.iter().zip(sizes).all(|(group, &len)| group.len() == len);
+        let mut pairs = used.iter().zip(used.iter().skip(1));
+        let spaced = pairs.all(|(a, b)| survey.between(a, b) == b" ");
+        (fits && spaced).then(|| first.start..used.last().map_or(first.end, |last| last.end))
+    };
+    let lettered = || {
+        let before = survey.slice(first.start.saturating_sub(4)..first.start);
+        let [outside, a @ b'A'..=b'Z', b @ b'A'..=b'Z', b' '] = before else { return None };
+        let word = matches!([*a, *b], [b'N', b'O' | b'R'] | [b'I', b'D']);
+        let fits = (6..=7).contains(&first.len()) && !outside.is_ascii_alphanumeric() && !word;
+        fits.then(|| first.start - 3..first.end)
+    };
+    let span = sizes(&[4, 6]).or_else(|| sizes(&[2, 2, 6])).or_else(lettered)?;
+    survey.stands_alone(&span).then_some(span)
 }
 
 /// Five to twenty-four letters, digits and dashes, and groups of digits after it.
@@ -56,7 +70,9 @@ fn licence(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>>
         end = group.end;
     }
     let span = token.start..end;
-    let fits = span.len() >= 5 && is_numbered(survey.slice(span.clone()));
+    let text = survey.slice(span.clone());
+    let least = if text.iter().all(u8::is_ascii_digit) { 6 } else { 5 };
+    let fits = text.len() >= least && (is_numbered(text) || is_lettered(text));
     (fits && survey.cues(&token).is_about(Cue::Licence)).then_some(span)
 }
 
@@ -73,6 +89,13 @@ fn token(
     let outside = |b: u8| !matches!(b, b'_' | b'/' | b'@');
     let alone = survey.previous(span.start).is_none_or(|b| outside(b) && b != b'.');
     (alone && survey.byte(span.end).is_none_or(outside)).then_some(span)
+}
+
+/// Letters with a few digits, as in the State of Washington.
+fn is_lettered(text: &[u8]) -> bool {
+    let digits = text.iter().filter(|b| b.is_ascii_digit()).count();
+    let known = text.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+    text.len() >= 10 && digits == 3 && known
 }
 
 /// Whether enough of it are digits, and it is neither a word nor a date.
@@ -96,6 +119,8 @@ mod tests {
         check("паспорт 4510 123456", &["4510 123456"]);
         check("护照号码E12345678", &["E12345678"]);
         check("X1234567, a passport of 2024, passport expires 2024-01-02", &[]);
+        check("passport no. AB 123456", &["AB 123456"]);
+        check("паспорт 45 10 123456", &["45 10 123456"]);
         check("passport.order 1234567", &[]);
     }
 
@@ -106,6 +131,8 @@ mod tests {
         check("driving licence MORGA657054SM9IJ", &["MORGA657054SM9IJ"]);
         check("DL: 123 456 789", &["123 456 789"]);
         check("Führerschein B072RRE2I55", &["B072RRE2I55"]);
+        check("DL# WDLABCD456DG", &["WDLABCD456DG"]);
+        check("ETH_P_DL: u32 = 24577", &[]);
         check("D1234567, my driver's license expires in 2027", &[]);
         check("phone or driver's license? phone 4155552671", &[]);
     }

@@ -22,7 +22,7 @@ pub(super) const EMAIL: Detector = Detector {
     placeholder: "[EMAIL]",
     default: true,
     longest: MAX_ADDRESS,
-    shape: || r"[0-9A-Za-z._%+'&-]{1,64}@[0-9A-Za-z.-]{0,189}[\x00-\xff]",
+    shape: || r"[0-9A-Za-z._%+'&\x80-\xd6-]{1,64}@[0-9A-Za-z.\x80-\xd6-]{0,189}[\x00-\xff]",
     find: emails,
 };
 
@@ -39,7 +39,10 @@ fn emails(survey: &Survey<'_>) -> Vec<Range<usize>> {
 fn email(text: &[u8], at: usize) -> Option<Range<usize>> {
     let (before, after) = (text.get(..at)?, text.get(at + 1..)?);
     let local = before.iter().rev().take(MAX_LOCAL + 1).take_while(|&&b| is_local(b)).count();
-    let start = at.checked_sub(local).filter(|_| local <= MAX_LOCAL)?;
+    // What is left of a letter of another script is none of the address.
+    let cut = before.get(at - local..)?.iter().take_while(|&&b| is_continuation(b)).count();
+    let start = at.checked_sub(local).filter(|_| local <= MAX_LOCAL)? + cut;
+    let local = local - cut;
     let marks = before.get(start..)?.iter().take_while(|&&b| matches!(b, b'.' | b'\'')).count();
     let room = MAX_ADDRESS - MAX_LOCAL - 1;
     let domain = after.iter().take(room).take_while(|&&b| is_domain(b)).count();
@@ -63,11 +66,21 @@ fn is_url(before: &[u8]) -> bool {
 }
 
 const fn is_local(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'%' | b'+' | b'-' | b'\'' | b'&')
+    is_letter(b) || matches!(b, b'0'..=b'9' | b'.' | b'_' | b'%' | b'+' | b'-' | b'\'' | b'&')
 }
 
 const fn is_domain(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')
+    is_letter(b) || matches!(b, b'0'..=b'9' | b'.' | b'-')
+}
+
+/// A letter of ASCII or a byte of another alphabet up to Armenian (RFC 6531). Scripts without spaces
+/// between words cannot be told from the words around.
+const fn is_letter(b: u8) -> bool {
+    b.is_ascii_alphabetic() || is_continuation(b) || matches!(b, 0xc3..=0xd6)
+}
+
+const fn is_continuation(b: u8) -> bool {
+    matches!(b, 0x80..=0xbf)
 }
 
 /// The length of the domain name at the start of `text`: labels, of which the last is letters.
@@ -88,7 +101,7 @@ fn domain_len(text: &[u8]) -> Option<usize> {
 }
 
 fn is_top_level(label: &[u8]) -> bool {
-    let letters = (2..=24).contains(&label.len()) && label.iter().all(u8::is_ascii_alphabetic);
+    let letters = (2..=24).contains(&label.len()) && label.iter().all(|&b| is_letter(b));
     let is_file = FILE_TYPES.iter().any(|ext| label.eq_ignore_ascii_case(ext.as_bytes()));
     (letters || label.starts_with(b"xn--")) && !is_file
 }
@@ -105,6 +118,8 @@ mod tests {
         check("<a@b.co>,c@d.org;", &["a@b.co", "c@d.org"]);
         check("请联系test@example.com谢谢", &["test@example.com"]);
         check("...x@example.com--", &["x@example.com"]);
+        check("an müller@example.de", &["müller@example.de"]);
+        check("john@münchen.de, иван@почта.рф", &["john@münchen.de", "иван@почта.рф"]);
         check("'me@example.com'", &["me@example.com"]);
         check("o'neil@example.xn--p1ai", &["o'neil@example.xn--p1ai"]);
         check("a@b a@b. @b.com a@.com a@-b.com a@b.c a@1.2.3.4", &[]);

@@ -4,14 +4,14 @@
 use std::ops::Range;
 
 use super::cues::Cue;
-use super::survey::{digits, is_divider, number};
+use super::survey::{digits, is_loose_divider, number};
 use super::{Detector, Survey};
 
 pub(super) const SSN: Detector = Detector {
     name: "ssn",
     placeholder: "[SSN]",
     default: true,
-    longest: 15,
+    longest: 17,
     shape: || NINE_DIGITS,
     find: |survey| survey.at_groups(|survey, groups| us_number(survey, groups, Cue::Ssn, is_ssn)),
 };
@@ -20,7 +20,7 @@ pub(super) const ITIN: Detector = Detector {
     name: "itin",
     placeholder: "[ITIN]",
     default: true,
-    longest: 15,
+    longest: 17,
     shape: || NINE_DIGITS,
     find: |survey| survey.at_groups(|survey, groups| us_number(survey, groups, Cue::Itin, is_itin)),
 };
@@ -29,12 +29,12 @@ pub(super) const NHS: Detector = Detector {
     name: "nhs",
     placeholder: "[NHS]",
     default: true,
-    longest: 16,
-    shape: || r"[0-9]{3}(?:[ -]|\xc2\xa0|\xe2\x80[\x91\x93\xaf])?[0-9]{3}(?:[ -]|\xc2\xa0|\xe2\x80[\x91\x93\xaf])?[0-9]{4}[\x00-\xff]",
+    longest: 18,
+    shape: || r"[0-9]{3}(?:[ ./-]{1,3}|\xc2\xa0|\xe2\x80[\x80-\xaf]|\xe2\x88\x92)?[0-9]{3}(?:[ ./-]{1,3}|\xc2\xa0|\xe2\x80[\x80-\xaf]|\xe2\x88\x92)?[0-9]{4}[\x00-\xff]",
     find: |survey| survey.at_groups(nhs),
 };
 
-const NINE_DIGITS: &str = r"[0-9]{3}(?:[ -]|\xc2\xa0|\xe2\x80[\x91\x93\xaf])?[0-9]{2}(?:[ -]|\xc2\xa0|\xe2\x80[\x91\x93\xaf])?[0-9]{4}[\x00-\xff]";
+const NINE_DIGITS: &str = r"[0-9]{3}(?:[ ./-]{1,3}|\xc2\xa0|\xe2\x80[\x80-\xaf]|\xe2\x88\x92)?[0-9]{2}(?:[ ./-]{1,3}|\xc2\xa0|\xe2\x80[\x80-\xaf]|\xe2\x88\x92)?[0-9]{4}[\x00-\xff]";
 
 /// Nine digits as 3-2-4. Dashes are evidence enough; other forms need their name near.
 fn us_number(
@@ -92,7 +92,7 @@ fn divided<'t>(
     let alike = used.iter().zip(used.iter().skip(1)).all(|(a, b)| survey.between(a, b) == divider);
     let fits = whole || used.iter().zip(shape).all(|(group, &len)| group.len() == len);
     let span = first.start..used.last()?.end;
-    let divided = whole || is_divider(divider);
+    let divided = whole || is_loose_divider(divider) || divider == b"/";
     (alike && fits && divided && survey.stands_alone(&span)).then_some((span, divider))
 }
 
@@ -106,7 +106,9 @@ mod tests {
         let check = |text: &str, expected: &[&str]| check(PiiKind::Ssn, text, expected);
         check("536-32-3065", &["536-32-3065"]);
         check("SSN: 536323065, social security 536 32 3065", &["536323065", "536 32 3065"]);
-        check("536323065 and 536 32 3065", &[]);
+        check("SSN 536.32.3065", &["536.32.3065"]);
+        check("ssn: 536 - 32 - 3065", &["536 - 32 - 3065"]);
+        check("536323065 and 536 32 3065, 536.32.3065, 536/32/3065", &[]);
         check("000-12-3456 666-12-3456 912-34-5678 536-00-3065 536-32-0000", &[]);
         check("078-05-1120 1536-32-3065 536-32-30651 order 536-32-3065", &[]);
         check("2-536-32-3065 536-32-3065-1", &[]);
@@ -117,6 +119,7 @@ mod tests {
         let check = |text: &str, expected: &[&str]| check(PiiKind::Itin, text, expected);
         check("912-70-1234", &["912-70-1234"]);
         check("ITIN 912701234", &["912701234"]);
+        check("Taxpayer ID 912 70 1234", &["912 70 1234"]);
         check("912701234 912-69-1234 536-32-3065", &[]);
     }
 

@@ -54,7 +54,7 @@ fn v4(survey: &Survey<'_>, groups: &[Range<usize>]) -> Option<Range<usize>> {
     let is_host = !matches!(number(survey.slice(groups.first()?.clone())), 0 | 127 | 255);
     let single = groups.iter().all(|group| group.len() == 1);
     let cues = survey.cues(&span);
-    let named = !single || cues.mentions(Cue::Network) || has_port(survey, span.end);
+    let named = !single || cues.mentions(Cue::Network) || is_in_url(survey, &span);
     (is_host && named && !cues.is_about(Cue::Version) && stands_alone(survey, &span))
         .then_some(span)
 }
@@ -64,8 +64,12 @@ fn is_octet(digits: &[u8]) -> bool {
     digits.len() <= 3 && plain && number(digits) <= 255
 }
 
-fn has_port(survey: &Survey<'_>, end: usize) -> bool {
-    matches!(survey.slice(end..(end + 2).min(survey.text().len())), [b':', b'0'..=b'9'])
+/// Whether a port follows, or what stands before a host in a URL or a login.
+fn is_in_url(survey: &Survey<'_>, span: &Range<usize>) -> bool {
+    let after = survey.slice(span.end..(span.end + 2).min(survey.text().len()));
+    let before = survey.slice(span.start.saturating_sub(2)..span.start);
+    matches!(after, [b':', b'0'..=b'9'] | [b']', b':'])
+        || matches!(before, [b'/', b'/'] | [b'a'..=b'z' | b'0'..=b'9', b'@'])
 }
 
 /// Whether the address is neither part of a name or a version, nor that of a network.
@@ -102,9 +106,16 @@ fn at_colons(
             continue;
         }
         let is_part = |b: u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
-        if let Some(run) = survey.run(at, MAX_V6, is_part) {
-            free = run.end;
-            found.extend(find(survey, run));
+        match survey.run(at, MAX_V6, is_part) {
+            Some(run) => {
+                free = run.end;
+                found.extend(find(survey, run));
+            }
+            // What is too long around one colon is so around all of them.
+            None => {
+                let rest = survey.text().get(at..).unwrap_or_default();
+                free = at + rest.iter().take_while(|&&b| is_part(b)).count();
+            }
         }
     }
     found
@@ -138,7 +149,7 @@ fn macs(survey: &Survey<'_>) -> Vec<Range<usize>> {
         let (mark, size) = match () {
             () if near.contains(&b'-') => (b'-', 2),
             () if near.contains(&b'.') => (b'.', 4),
-            () => return None,
+            () => return undivided(survey, at),
         };
         let mut run = survey.run(at, MAC_LEN, |b| b.is_ascii_hexdigit() || b == mark)?;
         // The mark may also be a full stop or a dash of the text.
@@ -147,6 +158,16 @@ fn macs(survey: &Survey<'_>) -> Vec<Range<usize>> {
     }));
     found.sort_unstable_by_key(|span| span.start);
     found
+}
+
+/// Twelve hexadecimal digits in one, where the text says that they are a hardware address.
+fn undivided(survey: &Survey<'_>, at: usize) -> Option<Range<usize>> {
+    let run = survey.run(at, MAC_LEN, |b| b.is_ascii_alphanumeric() || b == b'_')?;
+    let text = survey.slice(run.clone());
+    let fits = text.len() == 12 && text.iter().all(u8::is_ascii_hexdigit);
+    // The groups of one run need to be read once only.
+    let first = survey.slice(run.start..at).iter().all(u8::is_ascii_alphabetic);
+    (fits && first && survey.cues(&run).mentions(Cue::Hardware)).then_some(run)
 }
 
 /// Twelve hexadecimal digits in equal parts, not all the same.
@@ -159,9 +180,7 @@ fn is_mac(survey: &Survey<'_>, run: &Range<usize>, mark: u8, size: usize) -> boo
     let outside = |b: u8| !b.is_ascii_alphanumeric() && !b"_:-.".contains(&b);
     let begins = survey.previous(run.start).is_none_or(|b| outside(b) || b == b':' || b == b'-');
     let ends = survey.byte(run.end).is_none_or(|b| outside(b) || b == b'.' || b == b'-');
-    let cased =
-        !(text.iter().any(u8::is_ascii_uppercase) && text.iter().any(u8::is_ascii_lowercase));
-    fits && varied && cased && begins && ends
+    fits && varied && begins && ends
 }
 
 #[cfg(test)]
@@ -181,6 +200,10 @@ mod tests {
             &["4f8a:c99e:dc86:faf9:5988:5f63:375e:8a2a"],
         );
         check("[fe80::1ff:fe23:4567:890a]", &["fe80::1ff:fe23:4567:890a"]);
+        check(
+            "ssh root@8.8.8.8, [8.8.4.4]:53, http://1.1.1.1/",
+            &["8.8.8.8", "8.8.4.4", "1.1.1.1"],
+        );
         check("127.0.0.1 0.0.0.0 255.255.255.0 256.1.1.10 01.20.30.40 1.2.3.4.5", &[]);
         check("version 10.20.30.40, v10.20.30.40, ==10.20.30.40, Chrome/120.0.0.10", &[]);
         check("10.0.0.0/8, see 4.1.2.3, 12:34:56, std::fs::add, a::b, ::1, 2001:db8::/32", &[]);
@@ -192,6 +215,8 @@ mod tests {
         let check = |text: &str, expected: &[&str]| check(PiiKind::Mac, text, expected);
         check("00:1A:2B:3C:4D:5E", &["00:1A:2B:3C:4D:5E"]);
         check("mac=00-1a-2b-3c-4d-5e, 001a.2b3c.4d5e.", &["00-1a-2b-3c-4d-5e", "001a.2b3c.4d5e"]);
+        check("MAC 001A2B3C4D5E", &["001A2B3C4D5E"]);
+        check("commit 001A2B3C4D5E, order 001122334455", &[]);
         check("ab:cd:ef:ab:cd:ee", &["ab:cd:ef:ab:cd:ee"]);
         check("00:00:00:00:00:00 00:1A:2B:3C:4D 00:1A:2B:3C:4D:5E:6F 0g:1A:2B:3C:4D:5E", &[]);
         check("12:34:56, 550e8400-e29b-41d4-a716-446655440000", &[]);

@@ -8,6 +8,9 @@ use super::{Detector, Survey};
 
 /// Words of a name, and bytes of each.
 const MAX_WORDS: usize = 3;
+
+/// A longer word before a full stop ends the sentence.
+const ABBREVIATED: usize = 4;
 const MAX_WORD: usize = 32;
 
 /// Ideographs of a Chinese or Japanese name, each three bytes.
@@ -24,14 +27,21 @@ pub(super) const PERSON: Detector = Detector {
 
 fn persons(survey: &Survey<'_>) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
-    let titled = survey.words_of(Class::Title).map(|span| span.end);
+    let titled = survey.words_of(Class::Title);
     let introduced = survey.words_of(Class::Introduction).map(|span| span.end);
+    let titled = titled.filter(|title| is_title(survey, title)).map(|title| title.end);
     for end in titled.chain(introduced) {
         found.extend(name(survey, end));
     }
     found.sort_unstable_by_key(|span| span.start);
     found.dedup_by(|next, last| next.start < last.end);
     found
+}
+
+/// Whether a title is written as one: `sig.` and `pan` are also words.
+fn is_title(survey: &Survey<'_>, title: &Range<usize>) -> bool {
+    let word = survey.slice(title.clone());
+    !word.first().is_some_and(u8::is_ascii_lowercase)
 }
 
 /// The name after a title or an introduction that ends at `at`.
@@ -45,7 +55,12 @@ fn name(survey: &Survey<'_>, at: usize) -> Option<Range<usize>> {
     for _ in 0..MAX_WORDS {
         let next = if end > start && survey.byte(end) == Some(b' ') { end + 1 } else { end };
         match word(survey, next) {
-            Some(len) if end == start || next > end => end = next + len,
+            Some(len) if end == start || next > end => {
+                end = next + len;
+                if len > ABBREVIATED && survey.previous(end) == Some(b'.') {
+                    break;
+                }
+            }
             _ => break,
         }
     }
@@ -87,6 +102,8 @@ mod tests {
         check("Ich heiße Özlem Şahin und", &["Özlem Şahin"]);
         check("меня зовут Анна", &["Анна"]);
         check("我叫王小明。", &["王小明"]);
+        check("Mr. J. R. Smith Jr. Yes", &["J. R. Smith"]);
+        check("Mister Jonas. He left; te bøje sig. Det", &["Jonas"]);
         check("my name is not known; Mr. and Mrs. of", &[]);
     }
 }

@@ -169,10 +169,17 @@ impl<'s, 't> Candidate<'s, 't> {
     fn is_something_else(&self) -> bool {
         let lens = || self.groups.iter().map(Range::len);
         let year = |at: usize| self.value(at).is_some_and(|n| (1800..2100).contains(&n));
-        let date = match lens().take(3).collect::<Vec<_>>()[..] {
-            [4, 1..=2, 1..=2] => year(0),
-            [1..=2, 1..=2, 4] => year(2),
-            [4, 4] => year(0) && year(1),
+        let slashed = |pair: &[Range<usize>]| {
+            pair.first().zip(pair.get(1)).is_some_and(|(a, b)| self.survey.between(a, b) == b"/")
+        };
+        let mut first = lens();
+        let date = match (first.next(), first.next(), first.next()) {
+            (Some(4), Some(1..=2), Some(1..=2)) => year(0),
+            (Some(1..=2), Some(1..=2), Some(4)) => year(2),
+            (Some(1..=2), Some(1..=2), Some(2)) => {
+                self.groups.len() == 3 && self.groups.windows(2).all(slashed)
+            }
+            (Some(4), Some(4), None) => year(0) && year(1),
             _ => false,
         };
         let dot = |pair: &[Range<usize>]| {
@@ -300,6 +307,7 @@ mod tests {
         check("(084) 7564-8830", &["(084) 7564-8830"]);
         check("Nature 521 (2015) 436-4447, 12-415-555-2671, 015-555-2671-1", &[]);
         check("2024-01-02 10:30, 01.02.2024 1200, 192.168.10.12, 536-32-3065", &[]);
+        check("en contact depuis le 27/10/75", &[]);
         check("order 415-555-2671, $415.555.2671, v415.555.2671, id=415-555-2671", &[]);
     }
 

@@ -8,7 +8,7 @@
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
-use super::cues::Cues;
+use super::cues::{Cues, places};
 use super::lexicon::{Class, words};
 
 /// Bytes that are looked at together: a chunk without digits is passed over at once.
@@ -27,6 +27,8 @@ pub(crate) struct Survey<'t> {
     groups: Vec<Range<usize>>,
     /// The context of the number that was asked for last: several detectors ask for the same.
     context: Cell<Option<(usize, usize, Cues)>>,
+    /// Where any word of context stands, for texts of many numbers.
+    said: OnceCell<Vec<Range<usize>>>,
     words: OnceCell<Vec<(Class, Range<usize>)>>,
 }
 
@@ -34,7 +36,8 @@ impl<'t> Survey<'t> {
     /// Allocates nothing if the text has no digits.
     pub(crate) fn new(text: &'t str) -> Self {
         let text = text.as_bytes();
-        Self { text, groups: digit_groups(text), context: Cell::new(None), words: OnceCell::new() }
+        let (context, said, words) = (Cell::new(None), OnceCell::new(), OnceCell::new());
+        Self { text, groups: digit_groups(text), context, said, words }
     }
 
     /// The text.
@@ -74,11 +77,26 @@ impl<'t> Survey<'t> {
         {
             return cues;
         }
-        let before = self.slice(span.start.saturating_sub(BEFORE)..span.start);
-        let after = self.slice(span.end..span.end.saturating_add(AFTER).min(self.text.len()));
-        let cues = Cues::read(before, after);
+        let before = span.start.saturating_sub(BEFORE)..span.start;
+        let after = span.end..span.end.saturating_add(AFTER).min(self.text.len());
+        let cues = if self.says_nothing(&before) && self.says_nothing(&after) {
+            Cues::default()
+        } else {
+            Cues::read(self.slice(before), self.slice(after))
+        };
         self.context.set(Some((span.start, span.end, cues)));
         cues
+    }
+
+    /// Whether no word of context is even in part in a range; known only of texts with so many numbers
+    /// that reading around each of them costs more than reading the whole once.
+    fn says_nothing(&self, range: &Range<usize>) -> bool {
+        if self.groups.len() * (BEFORE + AFTER) < self.text.len() {
+            return false;
+        }
+        let said = self.said.get_or_init(|| places(self.text));
+        let next = said.partition_point(|place| place.end <= range.start);
+        said.get(next).is_none_or(|place| place.start >= range.end)
     }
 
     /// The words of one list of the lexicon, which is read once for all lists.
@@ -149,12 +167,21 @@ fn add_digit(groups: &mut Vec<Range<usize>>, at: usize) {
     }
 }
 
-/// How printed numbers are divided: a space or a dash, also the typographer's.
+/// How printed numbers are divided: a space or a dash, also the typographer's: no-break (U+00A0,
+/// U+202F, U+2011), figure (U+2007, U+2012), thin (U+2009), en dash and minus.
 pub(super) fn is_divider(between: &[u8]) -> bool {
     matches!(
         between,
-        b" " | b"-" | b"\xc2\xa0" | b"\xe2\x80\xaf" | b"\xe2\x80\x91" | b"\xe2\x80\x93"
+        b" " | b"-"
+            | b"\xc2\xa0"
+            | [0xe2, 0x80, 0xaf | 0x87 | 0x89 | 0x91..=0x93]
+            | b"\xe2\x88\x92"
     )
+}
+
+/// How else people divide numbers that a check digit or a name proves.
+pub(super) fn is_loose_divider(between: &[u8]) -> bool {
+    is_divider(between) || matches!(between, b"." | b"  " | b" - ")
 }
 
 /// The digits of a text as numbers from 0 to 9.

@@ -22,6 +22,11 @@ impl Joined {
         &self.text
     }
 
+    /// Where one text ends and the next begins.
+    pub(in crate::scan) fn seams(&self) -> &[usize] {
+        self.starts.get(1..).unwrap_or_default()
+    }
+
     /// The parts that a range covers: index of the text, and range in it.
     pub(in crate::scan) fn parts(&self, range: &Range<usize>) -> Vec<(usize, Range<usize>)> {
         let first = self.starts.partition_point(|&start| start <= range.start).saturating_sub(1);

@@ -1,10 +1,11 @@
 //! Reading one text: which rules it hits, in any of its disguises, and what it gives away.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::time::Instant;
 
-use regex::bytes::Captures;
+use regex::bytes::{Captures, Match};
 
 use super::Scanner;
 use super::canonical::{View, whole_chars};
@@ -13,20 +14,55 @@ use super::disguise::{
     Regions, Survey, is_glued, pig_latin, respaced, reversed, rot13, slice, solved, squeezed,
     survey, suspects, swapped, unhyphenated, unleet, upright, words_reversed,
 };
-use super::matcher::{Gate, Matcher, Sign, locate};
+use super::matcher::{Gate, Matcher, Sign, locate, locate_apart, window};
 use super::pii::{self, PiiKind};
-use super::rules::{Kind, Rule};
+use super::rules::{BROAD, Kind, Rule};
 
 mod joined;
 
 pub(super) use joined::Joined;
 
+/// Bytes within which what speaks for an injection adds up.
+pub(super) const NEAR: usize = 4 * 1024;
+
+/// Places of one rule in one view that are told apart.
+const MAX_PLACES: usize = 64;
+
 /// Encodings inside encodings are undone this often.
 const MAX_DEPTH: u8 = 3;
 
-/// Bytes of decoded and undisguised text that are read for each byte of input, and in any case.
-const EXTRA_PER_BYTE: usize = 3;
+/// Bytes of decoded and undisguised text that are read: in any case, for each of the first bytes of
+/// input, and for each byte after them. Few long texts are disguised in more than one way.
 const EXTRA_FLOOR: usize = 32 * 1024;
+const EXTRA_PER_BYTE: usize = 3;
+const FIRST_BYTES: usize = 16 * 1024;
+const EXTRA_PER_FURTHER_BYTE: usize = 1;
+
+/// Of a text longer than this no more views are read once the rules that hit leave this little doubt.
+const LONG: usize = 4 * 1024;
+const NO_DOUBT: f32 = 1e-4;
+
+/// Bytes that the expressions of injection rules are run over in all views of a text: in any case,
+/// and for each byte of input.
+const ATTACK_WORK: Work = Work { floor: 256 * 1024, per_byte: 4 };
+
+/// The same for the expressions of credentials, of which a text has but one view.
+const SECRET_WORK: Work = Work { floor: 512 * 1024, per_byte: 8 };
+
+/// How much work a text may take.
+struct Work {
+    floor: usize,
+    per_byte: usize,
+}
+
+impl Work {
+    const fn for_bytes(&self, bytes: usize) -> Budget {
+        Budget(bytes.saturating_mul(self.per_byte).saturating_add(self.floor))
+    }
+}
+
+/// Bytes without spaces that are taken apart into words for the classifier.
+const MAX_GLUED: usize = 2048;
 
 /// What was undone to get a view. Disguises are undone in this order, since the other way round gives
 /// the same views once more; only words that are also leet are known as reversed after that. What is
@@ -40,14 +76,120 @@ enum Stage {
     Corrected,
 }
 
+impl Stage {
+    /// What was undone, for people.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Decoded => "decoded",
+            Self::Reordered => "reordered",
+            Self::Joined => "joined",
+            Self::Unleeted => "unleeted",
+            Self::Corrected => "corrected",
+        }
+    }
+}
+
+/// How far a text is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extent<'a> {
+    /// Where words may have lost the blanks between them, in bytes of the text.
+    pub(super) seams: &'a [usize],
+    /// Whether it is classified, beside what the rules say.
+    pub(super) classify: bool,
+    /// After this no further view is read.
+    pub(super) deadline: Option<Instant>,
+    /// Whether all views of a long text are read, also when what was found is enough to refuse it.
+    pub(super) to_the_end: bool,
+}
+
+/// Whether it is time to stop.
+pub(super) fn is_late(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
 /// Undoes one disguise.
 type Undo = fn(&str) -> String;
 
 /// A view, the bytes of the text that it stands in, and how it was got.
 type Made = (Stage, Decoded);
 
+/// The views that were made of a text, as far as there is room for more.
+struct Undone {
+    views: Vec<Made>,
+    /// Bytes of views that may still be made.
+    left: usize,
+    /// Whether one was not made.
+    refused: bool,
+}
+
+impl Undone {
+    const fn within(bytes: usize) -> Self {
+        Self { views: Vec::new(), left: bytes, refused: false }
+    }
+
+    /// Whether there is room for views of so many bytes, which is then taken.
+    const fn takes(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.refused |= left.is_none();
+        if let Some(left) = left {
+            self.left = left;
+        }
+        left.is_some()
+    }
+}
+
 /// A rule, by index, and where it hit.
 pub(super) type Hit = (usize, Range<usize>);
+
+/// What speaks for an injection in a text, and in everything that can be made of it.
+#[derive(Debug, Default)]
+pub(super) struct Injections {
+    /// The rules, each where it hit; twice only where that is [`NEAR`] apart or almost.
+    pub(super) hits: Vec<Hit>,
+    /// How likely the classifier takes the worst view for an attack, 0 to 1, and what it stands in.
+    pub(super) likely: Option<(f32, Range<usize>)>,
+    /// Whether a view was not read or a rule not tried, because the text takes too much work.
+    pub(super) overrun: bool,
+}
+
+impl Injections {
+    pub(super) fn likelihood(&self) -> f32 {
+        self.likely.as_ref().map_or(0.0, |(likelihood, _)| *likelihood)
+    }
+
+    /// Keeps the worst likelihood with its place.
+    fn suspect(&mut self, likelihood: f32, place: impl FnOnce() -> Range<usize>) {
+        if likelihood > self.likelihood() {
+            self.likely = Some((likelihood, place()));
+        }
+    }
+}
+
+/// The credentials of a text.
+#[derive(Debug, Default)]
+pub(super) struct Secrets<'r> {
+    /// The rules, and where each found one.
+    pub(super) found: Vec<(&'r Rule, Range<usize>)>,
+    /// Whether a rule was not tried, because the text takes too much work.
+    pub(super) overrun: bool,
+}
+
+/// Work that may still be done.
+#[derive(Clone, Copy, Debug)]
+struct Budget(usize);
+
+impl Budget {
+    /// Takes so much from the budget, if there is as much.
+    const fn afford(&mut self, work: usize) -> bool {
+        match self.0.checked_sub(work) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
 
 /// One text, ready to be searched.
 pub(super) struct Reading<'t> {
@@ -66,28 +208,72 @@ impl<'t> Reading<'t> {
         Self { scanner, text, canonical, plain, gate }
     }
 
-    /// The injection rules that the text hits, each once, also where it is encoded or disguised.
-    pub(super) fn injections(&self, squeeze: bool) -> Vec<Hit> {
-        let left = self.text.len().saturating_mul(EXTRA_PER_BYTE).saturating_add(EXTRA_FLOOR);
-        let mut search = Search::new(self.scanner, left);
+    /// What speaks for an injection, also where the text is encoded or disguised; only rules unless
+    /// it is to be classified.
+    pub(super) fn injections(&self, extent: &Extent<'_>) -> Injections {
+        self.search(extent, &mut |_, _| {})
+    }
+
+    /// The views that are made of the text, each told to `seen` with what was undone to get it.
+    pub(super) fn views(&self, seen: &mut dyn FnMut(&'static str, &Reading<'_>)) {
+        self.search(&Extent { to_the_end: true, ..Extent::default() }, seen);
+    }
+
+    fn search(
+        &self,
+        extent: &Extent<'_>,
+        seen: &mut dyn FnMut(&'static str, &Reading<'_>),
+    ) -> Injections {
+        let mut search = Search::new(self.scanner, extent, self.text.len());
+        search.is_new(self.text);
+        search.is_new(self.canonical.text());
         search.read(self, Stage::Decoded, 0, None);
         while let Some(next) = search.waiting.pop_front() {
+            if is_late(extent.deadline) {
+                search.found.overrun = true;
+                break;
+            }
             let reading = Reading::new(self.scanner, &next.text);
+            seen(next.done.name(), &reading);
             search.read(&reading, next.done, next.depth, Some(&next.place));
         }
-        if squeeze {
-            search.read_squeezed(&(0..self.text.len()), &squeezed(self.canonical.text()));
+        for region in self.regions_of(extent.seams).iter(self.canonical.text().len()) {
+            let (part, range) = slice(self.canonical.text(), &region);
+            let text = squeezed(part);
+            search.read_squeezed(&self.source_of_canonical(&range), &text);
+            search.classify_glued(&text, &self.source_of_canonical(&range));
         }
-        search.hits
+        search.found
+    }
+
+    /// Where in the canonical view seams are, which are bytes of the text.
+    fn regions_of(&self, seams: &[usize]) -> Regions {
+        let mut regions = Regions::default();
+        for &seam in seams {
+            let place = self.canonical.place(seam);
+            regions.add(place..place);
+        }
+        regions
+    }
+
+    /// How likely the text is offensive, from 0 to 1.
+    pub(super) fn toxicity(&self) -> f32 {
+        self.scanner.toxicity.score(self.canonical.text())
     }
 
     /// The credentials in the text.
-    pub(super) fn secrets(&self) -> Vec<(&'t Rule, Range<usize>)> {
-        let windows = self.windows_of_secrets();
-        let found = windows.iter().flat_map(|(rule, window)| {
-            self.secrets_of(rule, window).into_iter().map(|span| (*rule, span))
-        });
-        found.collect()
+    pub(super) fn secrets(&self) -> Secrets<'t> {
+        let mut budget = SECRET_WORK.for_bytes(self.text.len());
+        let mut secrets = Secrets::default();
+        for (rule, window) in self.windows_of_secrets() {
+            if budget.afford(window.len()) {
+                let spans = self.secrets_of(rule, &window).into_iter();
+                secrets.found.extend(spans.map(|span| (rule, span)));
+            } else {
+                secrets.overrun = true;
+            }
+        }
+        secrets
     }
 
     /// The rules to try, and where: no byte is searched for a rule twice, however often its keywords
@@ -98,7 +284,7 @@ impl<'t> Reading<'t> {
         for (index, near) in self.gate.candidates() {
             let rule = self.scanner.rules.get(index).filter(|rule| rule.kind() == Kind::Secret);
             let Some(rule) = rule else { continue };
-            let window = self.window_of_secret(near);
+            let window = self.window_of_secret(near, rule.reach);
             let before = last.get(&index).and_then(|at| windows.get_mut(*at));
             match before.filter(|(_, before)| window.start <= before.end) {
                 Some((_, before)) => before.end = before.end.max(window.end),
@@ -113,25 +299,28 @@ impl<'t> Reading<'t> {
 
     fn secrets_of(&self, rule: &Rule, window: &Range<usize>) -> Vec<Range<usize>> {
         let searched = self.plain_text().as_bytes().get(window.clone()).unwrap_or_default();
-        let secret = |groups: Captures<'_>| {
-            let hit = groups.get(1).or_else(|| groups.get(0))?;
+        let secret = |hit: Match<'_>| {
             let span = hit.start() + window.start..hit.end() + window.start;
             rule.is_plausible(hit.as_bytes()).then(|| self.source_of_plain(&span))
         };
-        rule.regex.captures_iter(searched).filter_map(secret).collect()
+        // To find groups takes many times as long as to find the whole.
+        if rule.regex.captures_len() == 1 {
+            return rule.regex.find_iter(searched).filter_map(secret).collect();
+        }
+        let value = |groups: Captures<'_>| groups.get(1).or_else(|| groups.get(0)).map(secret);
+        rule.regex.captures_iter(searched).filter_map(value).flatten().collect()
     }
 
     /// Where to look for what the canonical view has at `near`: from the line before, since an
-    /// expression may begin before its keyword, to the end of the longest
-    /// key (PEM, RFC 7468).
-    fn window_of_secret(&self, near: &Range<usize>) -> Range<usize> {
+    /// expression may begin before its keyword, to as far as a secret may reach, and one byte more,
+    /// so that none seems to end there.
+    fn window_of_secret(&self, near: &Range<usize>, reach: usize) -> Range<usize> {
         const BEFORE: usize = 128;
-        const LONGEST: usize = 20_000;
         let (source, text) = (self.canonical.source(near), self.plain_text());
         let place = |source| self.plain.as_ref().map_or(source, |view| view.place(source));
         let (start, end) = (place(source.start), place(source.end));
         text.floor_char_boundary(start.saturating_sub(BEFORE))
-            ..text.floor_char_boundary(end.saturating_add(LONGEST))
+            ..text.ceil_char_boundary(end.saturating_add(reach + 1))
     }
 
     /// What every kind of personal data is looked for in.
@@ -143,6 +332,18 @@ impl<'t> Reading<'t> {
     pub(super) fn personal(&self, survey: &pii::Survey<'_>, kind: PiiKind) -> Vec<Range<usize>> {
         let found = kind.find_in(survey);
         found.iter().map(|span| self.source_of_plain(span)).collect()
+    }
+
+    /// The canonical view.
+    pub(super) fn canonical_text(&self) -> &str {
+        self.canonical.text()
+    }
+
+    /// The injection rules that hit the text as it is, by their index.
+    pub(super) fn rules_hit(&self) -> Vec<usize> {
+        let mut search = Search::new(self.scanner, &Extent::default(), self.text.len());
+        search.try_rules(self, None);
+        search.found.hits.into_iter().map(|(index, _)| index).collect()
     }
 
     fn plain_text(&self) -> &str {
@@ -159,7 +360,7 @@ impl<'t> Reading<'t> {
     }
 
     /// What the text says in other codes, by the bytes of the text that it stands in.
-    fn decoded(&self) -> Vec<Decoded> {
+    pub(super) fn decoded(&self) -> Vec<Decoded> {
         let mut found = decode(self.plain_text());
         for decoded in &mut found {
             decoded.span = self.source_of_plain(&decoded.span);
@@ -170,31 +371,43 @@ impl<'t> Reading<'t> {
         found
     }
 
+    /// Whether a part of the text is written in a code that takes more room than what it says, as
+    /// single escapes do not.
+    fn holds_more(&self) -> bool {
+        self.decoded().iter().any(|decoded| decoded.text.len() * 5 < decoded.span.len() * 4)
+    }
+
+    /// What a text that nothing was undone of says without its disguises.
+    pub(super) fn undisguised_whole(&self) -> Vec<Decoded> {
+        let signs = survey(self.canonical.text(), Some(self.scanner.canonical.vocabulary()));
+        let mut undone = Undone::within(usize::MAX);
+        self.undisguise(&signs, Stage::Decoded, &mut undone);
+        undone.views.into_iter().map(|(_, undisguised)| undisguised).collect()
+    }
+
     /// What the text says without its disguises, by the bytes of the text that it stands in.
-    fn undisguised(&self, signs: &Survey, done: Stage) -> Vec<Made> {
+    fn undisguise(&self, signs: &Survey, done: Stage, found: &mut Undone) {
         let vocabulary = self.scanner.canonical.vocabulary();
-        let mut found = Vec::new();
         if !matches!(done, Stage::Reordered | Stage::Corrected) {
-            self.reorder(&mut found);
+            self.reorder(found);
         }
         if done < Stage::Joined {
-            self.undo(Stage::Joined, &signs.broken, &mut found, unhyphenated);
-            self.respace(&signs.spaced, &mut found);
-            self.respace(&signs.glued, &mut found);
+            self.undo(Stage::Joined, &signs.broken, found, unhyphenated);
+            self.respace(&signs.spaced, found);
+            self.respace(&signs.glued, found);
         }
         if done < Stage::Unleeted {
-            self.undo(Stage::Unleeted, &signs.leet, &mut found, unleet);
+            self.undo(Stage::Unleeted, &signs.leet, found, unleet);
         }
         if done < Stage::Corrected {
             let correct = |text: &str| vocabulary.corrected(text);
-            self.undo(Stage::Corrected, &signs.misspelt, &mut found, correct);
+            self.undo(Stage::Corrected, &signs.misspelt, found, correct);
         }
-        found
     }
 
     /// Puts letters and words back into their order and undoes ciphers. In a long text one sign alone
     /// is chance.
-    fn reorder(&self, found: &mut Vec<Made>) {
+    fn reorder(&self, found: &mut Undone) {
         const UNDO: [(Sign, Undo); 5] = [
             (Sign::Rotated, rot13),
             (Sign::Reversed, reversed),
@@ -208,40 +421,39 @@ impl<'t> Reading<'t> {
             self.undo(Stage::Reordered, &self.gate.signs(sign).of_many(least), found, how);
         }
         self.decipher(found);
-        if !self.text.is_ascii() {
+        if !self.text.is_ascii() && found.takes(self.text.len()) {
             let whole = 0..self.text.len();
             let turned = upright(self.plain_text()).map(|text| Decoded { text, span: whole });
-            found.extend(turned.map(|turned| (Stage::Reordered, turned)));
+            found.views.extend(turned.map(|turned| (Stage::Reordered, turned)));
         }
     }
 
     /// Undoes a disguise where the canonical view shows signs of it.
-    fn undo(
-        &self,
-        stage: Stage,
-        at: &Regions,
-        found: &mut Vec<Made>,
-        how: impl Fn(&str) -> String,
-    ) {
+    fn undo(&self, stage: Stage, at: &Regions, found: &mut Undone, how: impl Fn(&str) -> String) {
         let text = self.canonical.text();
         for region in at.iter(text.len()) {
             let (part, range) = slice(text, &region);
-            let span = self.source_of_canonical(&range);
-            found.push((stage, Decoded { text: how(part), span }));
+            if found.takes(part.len()) {
+                let span = self.source_of_canonical(&range);
+                found.views.push((stage, Decoded { text: how(part), span }));
+            }
         }
     }
 
     /// Tries ciphers where letters are too rare or too frequent; letters that only look like ASCII
     /// ones were not enciphered with the others, so these must not be folded before.
-    fn decipher(&self, found: &mut Vec<Made>) {
+    fn decipher(&self, found: &mut Undone) {
         let canonical = self.canonical.text();
         let lower = (!self.text.is_ascii()).then(|| self.plain_text().to_lowercase());
         for region in suspects(canonical).iter(canonical.len()) {
             let (part, range) = slice(canonical, &region);
+            if !found.takes(part.len()) {
+                continue;
+            }
             let span = self.source_of_canonical(&range);
             let texts = solved(lower.as_deref().unwrap_or(part)).into_iter();
             let made = |text| (Stage::Reordered, Decoded { text, span: span.clone() });
-            found.extend(texts.map(made));
+            found.views.extend(texts.map(made));
             if lower.is_some() {
                 break;
             }
@@ -249,14 +461,19 @@ impl<'t> Reading<'t> {
     }
 
     /// Puts letters together by the original spaces and capitals, which the canonical view has not.
-    fn respace(&self, at: &Regions, found: &mut Vec<Made>) {
+    fn respace(&self, at: &Regions, found: &mut Undone) {
         if self.plain.is_some() && !at.is_empty() {
-            let text = respaced(self.plain_text());
-            return found.push((Stage::Joined, Decoded { text, span: 0..self.text.len() }));
+            if found.takes(self.text.len()) {
+                let text = respaced(self.plain_text());
+                found.views.push((Stage::Joined, Decoded { text, span: 0..self.text.len() }));
+            }
+            return;
         }
         for region in at.iter(self.canonical.text().len()) {
             let (part, span) = slice(self.text, &self.source_of_canonical(&region));
-            found.push((Stage::Joined, Decoded { text: respaced(part), span }));
+            if found.takes(part.len()) {
+                found.views.push((Stage::Joined, Decoded { text: respaced(part), span }));
+            }
         }
     }
 }
@@ -264,7 +481,8 @@ impl<'t> Reading<'t> {
 /// The search for injections in a text and in everything that can be made of it.
 struct Search<'s> {
     scanner: &'s Scanner,
-    hits: Vec<Hit>,
+    found: Injections,
+    classify: bool,
     /// The views of one layer before those of the next, so that what is inside of one cannot use up
     /// what another needs.
     waiting: VecDeque<Further>,
@@ -273,7 +491,13 @@ struct Search<'s> {
     known: HashSet<u64>,
     hasher: RandomState,
     /// Bytes of further views that may still be read.
-    left: usize,
+    views: Budget,
+    /// Bytes that expressions may still be run over.
+    work: Budget,
+    /// Whether reading may end before all views are read.
+    may_settle: bool,
+    /// Bytes of texts without spaces that may still be taken apart.
+    glued_left: usize,
 }
 
 /// A view that is still to be read.
@@ -285,16 +509,41 @@ struct Further {
 }
 
 impl<'s> Search<'s> {
-    fn new(scanner: &'s Scanner, left: usize) -> Self {
+    /// For a text of so many bytes.
+    fn new(scanner: &'s Scanner, extent: &Extent<'_>, bytes: usize) -> Self {
+        let (first, further) = (bytes.min(FIRST_BYTES), bytes.saturating_sub(FIRST_BYTES));
+        let views = first * EXTRA_PER_BYTE + further * EXTRA_PER_FURTHER_BYTE + EXTRA_FLOOR;
         let (waiting, known, hasher) = (VecDeque::new(), HashSet::new(), RandomState::new());
-        Self { scanner, hits: Vec::new(), waiting, known, hasher, left }
+        let (found, work) = (Injections::default(), ATTACK_WORK.for_bytes(bytes));
+        let (views, may_settle) = (Budget(views), bytes > LONG && !extent.to_the_end);
+        Self {
+            scanner,
+            found,
+            classify: extent.classify,
+            waiting,
+            known,
+            hasher,
+            views,
+            work,
+            may_settle,
+            glued_left: MAX_GLUED,
+        }
     }
 
     /// Reads one text, of which something was undone before; hits in a decoded one are reported at
     /// `span`, where it stood.
     fn read(&mut self, reading: &Reading<'_>, done: Stage, depth: u8, span: Option<&Range<usize>>) {
         self.try_rules(reading, span);
+        if self.classify {
+            self.classify_view(reading, span);
+        }
+        if self.is_settled() {
+            self.found.overrun = true;
+            self.waiting.clear();
+            return;
+        }
         if depth == MAX_DEPTH {
+            self.found.overrun |= done == Stage::Decoded && reading.holds_more();
             return;
         }
         if done <= Stage::Joined {
@@ -303,16 +552,45 @@ impl<'s> Search<'s> {
         }
         let text = reading.canonical.text();
         let signs = survey(text, Some(self.scanner.canonical.vocabulary()));
-        self.follow(reading.undisguised(&signs, done).into_iter(), depth + 1, span);
+        let mut undone = Undone::within(self.views.0);
+        reading.undisguise(&signs, done, &mut undone);
+        self.found.overrun |= undone.refused;
+        self.follow(undone.views.into_iter(), depth + 1, span);
         for region in signs.glued.iter(text.len()) {
             let (part, range) = slice(text, &region);
             let place = span.map_or_else(|| reading.source_of_canonical(&range), Clone::clone);
             for word in part.split(|c: char| !c.is_alphanumeric()).filter(|word| is_glued(word)) {
                 if self.is_new(word) && self.afford(word.len()) {
                     self.read_squeezed(&place, word);
+                    self.classify_glued(word, &place);
                 }
             }
         }
+    }
+
+    /// Shows the classifier a text without spaces as the words that it is made of.
+    fn classify_glued(&mut self, glued: &str, place: &Range<usize>) {
+        let left = self.glued_left.checked_sub(glued.len()).filter(|_| self.classify);
+        let Some(left) = left else { return };
+        self.glued_left = left;
+        if let Some(text) = self.scanner.canonical.vocabulary().segmented(glued) {
+            let likelihood = self.scanner.classifier.score(&text);
+            self.found.suspect(likelihood, || place.clone());
+        }
+    }
+
+    /// In a long text the place is that of the worst window.
+    fn classify_view(&mut self, reading: &Reading<'_>, span: Option<&Range<usize>>) {
+        let scanner = self.scanner;
+        let (classifier, text) = (&scanner.classifier, reading.canonical.text());
+        let place = || match span {
+            Some(span) => span.clone(),
+            None if text.len() > NEAR => {
+                reading.source_of_canonical(&classifier.worst_window(text))
+            }
+            None => 0..reading.text.len(),
+        };
+        self.found.suspect(classifier.score(text), place);
     }
 
     fn follow(
@@ -333,32 +611,67 @@ impl<'s> Search<'s> {
         let matcher: &Matcher = &self.scanner.squeezed;
         for (index, near) in matcher.gate(text).candidates() {
             let regex = self.scanner.rules.get(index).and_then(|rule| rule.squeezed.as_ref());
-            if regex.is_some_and(|regex| locate(regex, text, near).is_some()) {
+            let Some(regex) = regex.filter(|_| !self.is_hit(index)) else { continue };
+            if self.afford_work(window(text.len(), near).len())
+                && locate(regex, text, near).is_some()
+            {
                 self.add(index, whole.clone());
             }
         }
     }
 
+    /// Tries the rules that a view may concern. If that is more work than the text may take, the
+    /// strongest come first.
     fn try_rules(&mut self, reading: &Reading<'_>, span: Option<&Range<usize>>) {
-        for (index, near) in reading.gate.candidates() {
-            let Some(rule) = self.scanner.rules.get(index) else { continue };
-            if rule.kind().is_injection()
-                && !self.is_hit(index)
-                && let Some(hit) = locate(&rule.regex, reading.canonical.text(), near)
-            {
+        let scanner = self.scanner;
+        let length = reading.canonical.text().len();
+        let attacks = reading.gate.candidates().filter_map(|(index, near)| {
+            let rule = scanner.rules.get(index).filter(|rule| rule.kind().is_canonical())?;
+            Some((index, rule, near))
+        });
+        let work: usize = attacks.clone().map(|(_, _, near)| window(length, near).len()).sum();
+        if work <= self.work.0 {
+            attacks.for_each(|attack| self.try_rule(attack, reading, span));
+            return;
+        }
+        let mut attacks: Vec<_> = attacks.collect();
+        attacks.sort_by(|(_, a, _), (_, b, _)| b.severity().total_cmp(&a.severity()));
+        attacks.into_iter().for_each(|attack| self.try_rule(attack, reading, span));
+    }
+
+    fn try_rule(
+        &mut self,
+        (index, rule, near): (usize, &Rule, &Range<usize>),
+        reading: &Reading<'_>,
+        span: Option<&Range<usize>>,
+    ) {
+        let text = reading.canonical.text();
+        if !self.is_hit(index) && self.afford_work(window(text.len(), near).len()) {
+            for hit in locate_apart(&rule.regex, text, near, NEAR / 2).take(MAX_PLACES) {
                 let place = span.map_or_else(|| reading.source_of_canonical(&hit), Clone::clone);
-                self.add(index, place);
+                self.found.hits.push((index, place));
             }
         }
     }
 
+    /// Whether the text is an attack already, whatever else may be made of it.
+    fn is_settled(&self) -> bool {
+        if !self.may_settle {
+            return false;
+        }
+        let known: BTreeSet<usize> = self.found.hits.iter().map(|(rule, _)| *rule).collect();
+        let rules = known.into_iter().filter_map(|rule| self.scanner.rules.get(rule));
+        let strong = rules.map(Rule::severity).filter(|severity| *severity >= BROAD);
+        strong.map(|severity| 1.0 - severity).product::<f32>() <= NO_DOUBT
+    }
+
     fn is_hit(&self, rule: usize) -> bool {
-        self.hits.iter().any(|(known, _)| *known == rule)
+        self.found.hits.iter().any(|(known, _)| *known == rule)
     }
 
     fn add(&mut self, rule: usize, span: Range<usize>) {
         if !self.is_hit(rule) {
-            self.hits.push((rule, span));
+            self.found.hits.push((rule, span));
         }
     }
 
@@ -370,9 +683,15 @@ impl<'s> Search<'s> {
     /// Takes a view of so many bytes from the budget. Short ones cost as much as longer ones.
     fn afford(&mut self, bytes: usize) -> bool {
         const LEAST: usize = 256;
-        let left = self.left.checked_sub(bytes.max(LEAST));
-        self.left = left.unwrap_or(self.left);
-        left.is_some()
+        let affordable = self.views.afford(bytes.max(LEAST));
+        self.found.overrun |= !affordable;
+        affordable
+    }
+
+    fn afford_work(&mut self, bytes: usize) -> bool {
+        let affordable = self.work.afford(bytes);
+        self.found.overrun |= !affordable;
+        affordable
     }
 }
 

@@ -19,11 +19,18 @@ const SECRET_PLACEHOLDER: &str = "[SECRET]";
 /// back for them would delay all prose, so the few characters that stand before their mark go out;
 /// they are identifiers or less than a fifth of the key. Others have no end of their own, or would
 /// make a large automaton.
-const LEADS: [(&str, &str, &str); 7] = [
+const LEADS: [(&str, &str, &str); 10] = [
     (
         "azure-client-secret",
         r"(?:^|[^A-Za-z0-9_~.\-])[A-Za-z0-9_~.]{3}",
         r"\dQ~[A-Za-z0-9_~.\-]{31,34}(?:[^A-Za-z0-9_~.\-]|$)",
+    ),
+    ("assigned-credential", r"(?i:access|auth|cred|key)[A-Za-z0-9_.\-]*[^A-Za-z0-9]+", CREDENTIAL),
+    ("assigned-secret", SECRET_NAME, r"[A-Za-z0-9_+/=~.@!#%^&*\-]{10,}"),
+    (
+        "named-token",
+        r"(?i:key|token|secret|credential|bearer|unauthori|40[13]|_pat)[^\n=]*[\s\x22'`:(]",
+        r"(?:[A-Za-z][A-Za-z0-9]*[_.\-]){1,4}[A-Za-z0-9_\-]{12,}",
     ),
     ("azure-devops-token", r"\b[A-Za-z0-9]{16}", r"[A-Za-z0-9]{60}AZDO[A-Za-z0-9]{4}\b"),
     ("private-key", "", PRIVATE_KEY),
@@ -37,6 +44,13 @@ const LEADS: [(&str, &str, &str); 7] = [
     ),
 ];
 
+/// A value of a key, and the names that say that it is one.
+const CREDENTIAL: &str = r"[A-Za-z0-9_+/\-]{12,}={0,3}";
+const SECRET_NAME: &str = concat!(
+    r"(?i:pass|pwd|secret|token|key|pat|cred)[A-Za-z0-9_.\-]*",
+    r#"["'`\s\]]*[=:?|>,]+[\s"'`=]*"#
+);
+
 /// Up to the last line of the key, of which every part may be the end of the text.
 const PRIVATE_KEY: &str = concat!(
     r"-----BEGIN[ A-Z0-9_\-]*PRIVATE KEY(?: BLOCK)?-----",
@@ -48,7 +62,7 @@ const PUTTY: &str = concat!(
 );
 
 const SLACK: &str = concat!(
-    r"(?i)\b(?:xox[bparso]-[A-Za-z0-9\-]{15,}|xoxe(?:\.xox[bp])?-\d-[A-Za-z0-9\-]{16,}|",
+    r"(?i)\b(?:xox[bparso]-[A-Za-z0-9\-]{8,}|xoxe(?:\.xox[bp])?-\d-[A-Za-z0-9\-]{16,}|",
     r"xapp-\d-[A-Z0-9]{5,}-\d{5,}-[a-z0-9]{5,})"
 );
 

@@ -194,7 +194,7 @@ impl Channel {
         let range = leak.start..leak.end;
         if leak.is_first {
             self.confirm(range, label, out);
-        } else if label.action == Action::Redact {
+        } else if matches!(label.action, Action::Redact | Action::Pseudonymise) {
             self.verdicts.push(range, What::More);
         }
     }
@@ -208,7 +208,7 @@ impl Channel {
         let Some((_, label)) = self.scanner.ceiling.clone() else { return false };
         let stop = match label.action {
             Action::Allow | Action::Flag => None,
-            Action::Redact => Some(Stop::Length),
+            Action::Redact | Action::Pseudonymise => Some(Stop::Length),
             Action::Block => Some(Stop::Block),
         };
         if stop.is_some() {

@@ -24,8 +24,10 @@
 use std::sync::Arc;
 
 use super::pii::PiiKind;
-use super::report::{Action, Policy};
+use super::policy::Policy;
+use super::report::Action;
 use super::rules::Rule;
+use crate::prompt::Role;
 
 mod adapters;
 mod assignment;
@@ -101,12 +103,18 @@ impl StreamScanner {
         rules: impl Iterator<Item = &'r Rule>,
         policy: &Policy,
     ) -> Result<Self, ShapeError> {
-        let mut detectors = Vec::new();
-        for rule in rules.filter(|_| policy.secrets > Action::Allow) {
-            detectors.extend(secret(rule, policy.secrets)?);
+        let (mut detectors, terms) = (Vec::new(), policy.terms(Role::Assistant));
+        for rule in rules.filter(|_| terms.secrets > Action::Allow) {
+            detectors.extend(secret(rule, terms.secrets)?);
         }
-        for &kind in policy.pii_kinds.iter().filter(|_| policy.pii > Action::Allow) {
-            detectors.extend(personal(kind, policy.pii)?);
+        for &kind in &terms.pii_kinds {
+            let action = match terms.personal(kind) {
+                Action::Allow => continue,
+                // What the model tells of its own accord has nobody to go back to.
+                Action::Pseudonymise => Action::Redact,
+                action @ (Action::Flag | Action::Redact | Action::Block) => action,
+            };
+            detectors.extend(personal(kind, action)?);
         }
         Self::new(detectors)
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::Scanner;
 use super::super::pii::PiiKind;
-use super::super::report::Policy;
+use super::super::policy::{Level, Policy, Terms};
 use super::super::rules::{Kind, Rule, load};
 use super::fuzz::{any_split_gives_the_same, everything, own, run};
 use super::*;
@@ -37,7 +37,8 @@ fn of_kinds(kinds: &[(PiiKind, Action)]) -> Arc<StreamScanner> {
 fn a_policy_makes_a_scanner_that_reads_whole_texts_alike() {
     let prompt = Scanner::builtin().expect("rules");
     let scanner = |secrets, pii| {
-        let policy = Policy { secrets, pii, ..Policy::default() };
+        let terms = Terms { secrets, pii, ..Terms::of(Level::default(), Role::Assistant) };
+        let policy = Policy::with(terms);
         Arc::new(StreamScanner::of_policy(prompt.rules(), &policy).expect("scanner"))
     };
     let text = "passport X1234567, 4111 1111 1111 1111";

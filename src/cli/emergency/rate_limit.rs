@@ -4,7 +4,7 @@ use portcullis_filters::accounts::store::EmergencyLimits;
 
 use crate::cli::accounts::{Accounts, Common, actor, told};
 use crate::cli::{Outcome, when};
-use crate::quotas::{self, EmergencyRequest};
+use crate::emergency::{self, LimitsRequest};
 
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Command {
@@ -19,13 +19,13 @@ pub(in crate::cli) enum Command {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct On {
     /// Requests of a user, or with a key, at most
-    #[arg(long, value_name = "N", default_value_t = quotas::EMERGENCY_PER_USER)]
+    #[arg(long, value_name = "N", default_value_t = emergency::PER_USER)]
     requests_per_minute: u32,
     /// Requests from an address at most
-    #[arg(long, value_name = "N", default_value_t = quotas::EMERGENCY_PER_ADDRESS)]
+    #[arg(long, value_name = "N", default_value_t = emergency::PER_ADDRESS)]
     requests_per_minute_per_address: u32,
     /// For how long, at most 1440
-    #[arg(long, value_name = "MINUTES", default_value_t = quotas::EMERGENCY_MINUTES)]
+    #[arg(long, value_name = "MINUTES", default_value_t = emergency::MINUTES)]
     window_minutes: u64,
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
@@ -43,7 +43,7 @@ pub(super) fn run(command: &Command) -> Outcome {
 }
 
 fn on(args: &On) -> Outcome {
-    let request = EmergencyRequest {
+    let request = LimitsRequest {
         per_user: args.requests_per_minute,
         per_address: args.requests_per_minute_per_address,
         minutes: args.window_minutes,
@@ -82,5 +82,5 @@ fn answer(accounts: &Accounts, common: &Common, limits: Option<&EmergencyLimits>
             limits.per_address,
         ),
     };
-    common.answer(&quotas::shown_status(limits, now), &text)
+    common.answer(&emergency::shown_limits(limits, now), &text)
 }

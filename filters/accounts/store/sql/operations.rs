@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use super::super::{
     Actor, Changes, EmergencyLimits, Event, Key, NewUser, QuotaOverride, Result, Revoked, Session,
-    Standing, Store, ThrottleLimits, Touches, User, UserChange,
+    Standing, Store, StrictFirewall, ThrottleLimits, Touches, User, UserChange,
 };
 use super::upkeep::{EXPIRED, ORPHANS, Used};
 use super::{Kind, SqlStore};
@@ -217,6 +217,28 @@ impl Store for SqlStore {
 
     async fn clear_emergency(&self, now: u64, by: &Actor) -> Result<Option<EmergencyLimits>> {
         operation!(self, Write, usual, [by], |tx| tx.clear_emergency(now, &by))
+    }
+
+    async fn set_strict_firewall(
+        &self,
+        new: &StrictFirewall,
+        by: &Actor,
+    ) -> Result<Option<StrictFirewall>> {
+        operation!(self, Write, usual, [new, by], |tx| tx.set_strict_firewall(&new, &by))
+    }
+
+    async fn clear_strict_firewall(
+        &self,
+        reason: Option<&str>,
+        now: u64,
+        by: &Actor,
+    ) -> Result<Option<StrictFirewall>> {
+        let reason = reason.map(str::to_owned);
+        operation!(self, Write, usual, [by], |tx| tx.clear_strict_firewall(
+            reason.as_deref(),
+            now,
+            &by
+        ))
     }
 
     async fn standing(&self) -> Result<Standing> {

@@ -1,9 +1,10 @@
-//! Limits that operators change while gateways run.
+//! What operators change while gateways run: limits, and a strict firewall.
 
 use sqlx::any::AnyRow;
 
 use super::super::{
-    Actor, EmergencyLimits, QuotaOverride, Reset, Result, Standing, StoreError, Told,
+    Actor, EmergencyLimits, QuotaOverride, Reset, Result, Standing, StoreError, StrictFirewall,
+    Told,
 };
 use super::error::unexpected;
 use super::query;
@@ -140,11 +141,56 @@ impl Tx<'_> {
         Ok(Some(before))
     }
 
+    pub(super) async fn set_strict_firewall(
+        &mut self,
+        new: &StrictFirewall,
+        by: &Actor,
+    ) -> Result<Option<StrictFirewall>> {
+        self.change_standing().await?;
+        let before = self.strict_firewall().await?;
+        query(
+            "INSERT INTO strict_firewall (id, ends_at, reason, set_by, set_at) \
+             VALUES (1, $1, $2, $3, $4) ON CONFLICT (id) DO UPDATE \
+             SET ends_at = excluded.ends_at, reason = excluded.reason, set_by = excluded.set_by, \
+             set_at = excluded.set_at",
+        )
+        .bind(new.ends_at.map(integer))
+        .bind(new.reason.as_str())
+        .bind(new.set_by.as_str())
+        .bind(integer(new.set_at))
+        .execute(&mut *self.conn)
+        .await?;
+        let told = Told {
+            before: before.as_ref().map(StrictFirewall::told),
+            after: Some(new.told()),
+            reason: Some(new.reason.clone()),
+        };
+        self.tell(by, new.set_at, "emergency.sanitization_on", EVERYBODY, &told).await?;
+        Ok(before)
+    }
+
+    pub(super) async fn clear_strict_firewall(
+        &mut self,
+        reason: Option<&str>,
+        now: u64,
+        by: &Actor,
+    ) -> Result<Option<StrictFirewall>> {
+        self.lock().await?;
+        let Some(before) = self.strict_firewall().await? else { return Ok(None) };
+        self.change_standing().await?;
+        query("DELETE FROM strict_firewall").execute(&mut *self.conn).await?;
+        let reason = reason.map(str::to_owned);
+        let told = Told { before: Some(before.told()), after: None, reason };
+        self.tell(by, now, "emergency.sanitization_off", EVERYBODY, &told).await?;
+        Ok(Some(before))
+    }
+
     pub(super) async fn standing(&mut self) -> Result<Standing> {
         let rows = query(select_overrides!()).fetch_all(&mut *self.conn).await?;
         let mut overrides = rows.iter().map(quota_override).collect::<Result<Vec<_>>>()?;
         overrides.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
-        Ok(Standing { overrides, emergency: self.emergency().await? })
+        let (emergency, firewall) = (self.emergency().await?, self.strict_firewall().await?);
+        Ok(Standing { overrides, emergency, firewall })
     }
 
     /// The subjects that were reset after this number of the counter.
@@ -176,6 +222,12 @@ impl Tx<'_> {
         let row = query(sql).fetch_optional(&mut *self.conn).await?;
         row.as_ref().map(emergency).transpose()
     }
+
+    async fn strict_firewall(&mut self) -> Result<Option<StrictFirewall>> {
+        let sql = "SELECT ends_at, reason, set_by, set_at FROM strict_firewall WHERE id = 1";
+        let row = query(sql).fetch_optional(&mut *self.conn).await?;
+        row.as_ref().map(strict_firewall).transpose()
+    }
 }
 
 fn quota_override(row: &AnyRow) -> Result<QuotaOverride> {
@@ -195,6 +247,15 @@ fn emergency(row: &AnyRow) -> Result<EmergencyLimits> {
         per_user: rate("per_user")?,
         per_address: rate("per_address")?,
         ends_at: number(row, "ends_at")?,
+        reason: column(row, "reason")?,
+        set_by: column(row, "set_by")?,
+        set_at: number(row, "set_at")?,
+    })
+}
+
+fn strict_firewall(row: &AnyRow) -> Result<StrictFirewall> {
+    Ok(StrictFirewall {
+        ends_at: some_number(row, "ends_at")?,
         reason: column(row, "reason")?,
         set_by: column(row, "set_by")?,
         set_at: number(row, "set_at")?,

@@ -36,13 +36,14 @@ impl Used {
 
 /// One statement each, so that nobody waits long for any of them. Uses of what is no more go last,
 /// after keys and sessions.
-pub(super) const EXPIRED: [&str; 7] = [
+pub(super) const EXPIRED: [&str; 8] = [
     "DELETE FROM sessions WHERE expires_at <= $1",
     "DELETE FROM revocations WHERE expires_at <= $1",
     "DELETE FROM single_use WHERE expires_at <= $1",
     "DELETE FROM tallies WHERE forget_at <= $1",
     "DELETE FROM quota_overrides WHERE ends_at <= $1",
     "DELETE FROM emergency_limits WHERE ends_at <= $1",
+    "DELETE FROM strict_firewall WHERE ends_at <= $1",
     // A day later: by then every gateway that serves has seen it.
     "DELETE FROM quota_resets WHERE reset_at + 86400 <= $1",
 ];

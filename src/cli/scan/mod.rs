@@ -1,5 +1,7 @@
 //! `portcullis scan`
 
+mod explain;
+
 use std::cell::OnceCell;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
@@ -29,14 +31,17 @@ pub(super) struct Args {
     /// Which way the text goes
     #[arg(long, value_enum, default_value = "input")]
     direction: Direction,
+    /// Who wrote the text
+    #[arg(long, value_enum, default_value = "user")]
+    role: RoleName,
     /// Take rules and policies from this configuration
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The firewall policy
     #[arg(long, default_value = "default")]
     policy: String,
-    /// Show the rules that matched
-    #[arg(long)]
+    /// Say what was found, where and why, and how to switch it off
+    #[arg(long, conflicts_with_all = ["jsonl", "json"])]
     explain: bool,
     /// As one JSON object
     #[arg(long)]
@@ -48,6 +53,8 @@ struct Judge {
     scanner: Arc<Scanner>,
     policy: Arc<Policy>,
     stream: OnceCell<Arc<StreamScanner>>,
+    /// Unix seconds.
+    now: u64,
 }
 
 impl Judge {
@@ -58,7 +65,7 @@ impl Judge {
         text: String,
     ) -> Result<Judgement, Box<dyn std::error::Error>> {
         match direction {
-            Direction::Input => Ok(judge(&self.scanner, &self.policy, role, text)),
+            Direction::Input => Ok(judge(&self.scanner, &self.policy, role, self.now, text)),
             Direction::Output => Ok(judge_answer(self.stream()?, &text)),
         }
     }
@@ -90,13 +97,18 @@ struct Answer {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let (scanner, policy) = load(args)?;
-    let judge = Judge { scanner, policy, stream: OnceCell::new() };
+    let now = Clock::system().unix_secs();
+    let judge = Judge { scanner, policy, stream: OnceCell::new(), now };
     let direction = args.direction;
     if args.jsonl {
         return lines(&judge, direction);
     }
-    let judgement = judge.judge(direction, Role::User, text(args)?)?;
-    if args.json || args.explain {
+    let (text, role) = (text(args)?, args.role.into());
+    let judgement = judge.judge(direction, role, text.clone())?;
+    if args.explain {
+        let Judge { scanner, policy, .. } = &judge;
+        out::line(&explain::explained(scanner, policy, role, &text, &judgement))?;
+    } else if args.json {
         out::line(&serde_json::to_string_pretty(&judgement)?)?;
     } else {
         out::line(&serde_json::to_string(&judgement.verdict)?.trim_matches('"'))?;
