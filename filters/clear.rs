@@ -134,9 +134,13 @@ impl Judge {
     /// Asks for a second opinion where the score leaves doubt. What is refused anyway needs none.
     async fn ask_guard(&self, prompt: &Prompt, mut report: Report) -> (Report, Option<Given>) {
         let terms = &self.policy.terms;
+        // Texts of single roles are refused earlier. A guard without an upper bound only adds.
+        let may_judge =
+            |guard: &Opinions| guard.zone().high.is_some() || report.unwatched < Verdict::Block;
         let doubted = |guard: &&Arc<Opinions>| {
             terms.injection > Action::Allow
                 && !report.is_refused_anyway()
+                && may_judge(guard)
                 && guard.zone().holds(report.score, terms.threshold)
         };
         let Some(guard) = self.guard.as_ref().filter(doubted) else { return (report, None) };

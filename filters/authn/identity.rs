@@ -17,6 +17,7 @@ pub struct Identity {
     role: AccountRole,
     credential: Credential,
     key_id: Option<String>,
+    api_key: Option<Box<str>>,
     session: Option<String>,
     layers: Vec<Arc<Layer>>,
     subject: Subject,
@@ -40,6 +41,7 @@ impl Identity {
             role,
             credential,
             key_id: None,
+            api_key: None,
             session: None,
             layers: vec![Arc::clone(&rights.layer)],
             subject,
@@ -62,8 +64,9 @@ impl Identity {
         self
     }
 
-    /// Counted on the quota of the key too.
+    /// Under this API key, or a token that was made with it: counted on its quota too.
     pub(crate) fn metered(mut self, key: &str, limits: Arc<Limits>) -> Self {
+        self.api_key = Some(Box::from(key));
         self.meters.push((Level::Key, Subject::new(Level::Key, key), limits));
         self
     }
@@ -114,6 +117,12 @@ impl Identity {
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
+    }
+
+    /// Public id of the API key, also of the one that a scoped token was made with.
+    #[must_use]
+    pub fn api_key(&self) -> Option<&str> {
+        self.api_key.as_deref()
     }
 
     /// Id of the session of a user token.

@@ -172,7 +172,7 @@ impl Exception {
     fn covers(&self, rule: &str, role: Role, now: u64) -> bool {
         self.until.is_none_or(|until| now < until)
             && (self.roles.is_empty() || self.roles.contains(&role))
-            && self.rules.iter().any(|glob| glob.matches(rule))
+            && self.rules.iter().any(|glob| glob.matches(&rule.to_ascii_lowercase()))
     }
 }
 
@@ -323,6 +323,7 @@ mod tests {
             ("house-1", Role::Tool, 50, false),
             ("house-1", Role::User, 49, false),
             ("email", Role::System, u64::MAX, true),
+            ("House-1", Role::Tool, 0, true),
             ("email-2", Role::System, 0, false),
         ] {
             let found = policy.exception(rule, role, now);

@@ -103,7 +103,7 @@ impl Assigned {
     /// Whether the caller is in every list that is not empty.
     fn fits(&self, identity: &Identity) -> bool {
         let keyed =
-            |keys: &[String]| identity.key_id().is_some_and(|id| keys.iter().any(|key| key == id));
+            |keys: &[String]| identity.api_key().is_some_and(|id| keys.iter().any(|key| key == id));
         (self.keys.is_empty() || keyed(&self.keys))
             && (self.users.is_empty() || self.users.iter().any(|user| user == identity.user()))
             && (self.roles.is_empty() || self.roles.contains(&identity.role()))

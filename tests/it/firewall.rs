@@ -1,5 +1,6 @@
 //! The firewall's policies: who has which, and what each makes of a prompt on its way.
 
+use portcullis_filters::accounts::ApiKey;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Connection, Head, post};
@@ -54,6 +55,23 @@ async fn an_assignment_comes_before_the_route() {
     gateway.folder.edit("roles: [owner]", "roles: [admin]");
     gateway.reload().await;
     post(&gateway, CHAT, &chat("phi", ATTACK)).await.refused(400, "content_filter");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_key_has_its_policy_also_behind_the_tokens_that_are_made_with_it() {
+    let firewall = "policies: {watch: {monitor: true}}, \
+                    assignments: [{policy: watch, users: [nobody]}]";
+    let (gateway, _upstream) = gateway(firewall).await;
+    let id = ApiKey::parse(&gateway.key).unwrap().id().to_string();
+    gateway.folder.edit("users: [nobody]", &format!("keys: [{id}]"));
+    gateway.reload().await;
+    let wanted = json!({ "model": "phi", "max_tokens": 9, "scopes": ["llm:generate"] });
+    let token = post(&gateway, "/auth/scoped-token", &wanted).await.json()["token"].clone();
+    let holder = gateway.caller(token.as_str().unwrap());
+    assert_eq!(holder.post(CHAT, &chat("phi", ATTACK)).await.status, 200);
+    assert_eq!(post(&gateway, CHAT, &chat("phi", ATTACK)).await.status, 200);
+    let session = gateway.session(USER).await;
+    session.post(CHAT, &chat("phi", ATTACK)).await.refused(400, "content_filter");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
