@@ -5,6 +5,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY filters filters
 COPY src src
+# No part of the program, but a member of the workspace.
+COPY train train
 COPY conf conf
 COPY docs/openapi.json docs/openapi.json
 # The image's own toolchain: rust-toolchain.toml would download another.

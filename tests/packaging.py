@@ -55,6 +55,8 @@ def check_dockerfile():
     check("Dockerfile: package lists are removed", all("rm -rf /var/lib/apt/lists" in r for r in of("RUN") if "apt-get" in r))
     sources = [word for rest in of("COPY") if "--from=" not in rest for word in rest.split()[:-1]]
     check("Dockerfile: what it copies exists", all((ROOT / source).exists() for source in sources), sources)
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    check("Dockerfile: copies every member of the workspace", set(members) <= set(sources), members)
     ignored = (ROOT / ".dockerignore").read_text().split("\n")
     check(".dockerignore: shuts everything out first", [line for line in ignored if line and line[0] != "#"][0] == "*")
     check(".dockerignore: lets in what is copied", all(f"!{source}" in ignored for source in sources), sources)
