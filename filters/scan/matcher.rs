@@ -173,10 +173,15 @@ impl Matcher {
     /// The rules that a text may concern.
     pub(super) fn gate(&self, text: &str) -> Gate {
         let mut gate = Gate::default();
-        self.ascii.run(text, self.rules, &mut gate);
-        if !text.is_ascii() {
-            self.other.run(text, self.rules, &mut gate);
+        let ascii = self.ascii.hits(text);
+        if text.is_ascii() {
+            ascii.for_each(|(owner, hit)| gate.note(owner, hit, self.rules));
+            return gate;
         }
+        // Places are put together as they come, so they have to come in their order.
+        let mut hits: Vec<_> = ascii.chain(self.other.hits(text)).collect();
+        hits.sort_by_key(|(_, hit)| hit.start);
+        hits.into_iter().for_each(|(owner, hit)| gate.note(owner, hit, self.rules));
         gate
     }
 
@@ -196,12 +201,11 @@ impl Automaton {
         Ok(Self { search, owners })
     }
 
-    fn run(&self, text: &str, rules: usize, gate: &mut Gate) {
-        for hit in self.search.find_overlapping_iter(text) {
-            for &owner in self.owners.get(hit.pattern().as_usize()).into_iter().flatten() {
-                gate.note(owner, hit.range(), rules);
-            }
-        }
+    fn hits<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (Owner, Range<usize>)> + 'a {
+        self.search.find_overlapping_iter(text).flat_map(|hit| {
+            let owners = self.owners.get(hit.pattern().as_usize()).into_iter().flatten();
+            owners.map(move |&owner| (owner, hit.range()))
+        })
     }
 }
 

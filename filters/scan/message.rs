@@ -122,9 +122,12 @@ impl<'p> Message<'p> {
 
     /// Where what was found does not refuse the request for certain the rest is read too.
     fn extent<'s>(&self, seams: &'s [usize], classify: bool) -> Extent<'s> {
-        let refuses = self.terms().injection == Action::Block && !self.policy.monitor;
+        let terms = self.terms();
+        let refuses = terms.injection.without_redaction() == Action::Block
+            && terms.threshold <= CERTAIN
+            && !self.policy.monitor;
         let to_the_end = !refuses || !self.policy.exceptions.is_empty();
-        Extent { seams, classify, deadline: self.deadline, to_the_end }
+        Extent { role: Some(self.own_role()), seams, classify, deadline: self.deadline, to_the_end }
     }
 
     fn text(&self, piece: usize) -> Option<&'p str> {
@@ -147,8 +150,7 @@ impl<'p> Message<'p> {
         }
     }
 
-    /// Keeps the first place of every rule that counts in the role of the text it hit, and the worst
-    /// likelihood.
+    /// Keeps every rule with its places, and the worst likelihood.
     fn note(
         &self,
         evidence: &mut Evidence,
@@ -159,13 +161,12 @@ impl<'p> Message<'p> {
             && likelihood > evidence.likelihood()
         {
             let place = places(&range).into_iter().next();
-            evidence.likely = place.map(|place| (likelihood, place));
+            evidence.likely = place.map(|place| (likelihood, place)).or(evidence.likely.take());
         }
         for (index, range) in found.hits {
             let Some(place) = places(&range).into_iter().next() else { continue };
             let role = self.role(place.0);
-            let rule = self.scanner.rules.get(index).filter(|rule| rule.applies_to(role));
-            let Some(rule) = rule else { continue };
+            let Some(rule) = self.scanner.rules.get(index) else { continue };
             match self.policy.exception(rule.id(), role, self.now) {
                 Some(why) => {
                     evidence.excused.entry(index).or_insert_with(|| (place, Arc::clone(why)));
@@ -175,10 +176,13 @@ impl<'p> Message<'p> {
         }
     }
 
-    /// The terms of the message, all of whose texts have one role.
+    /// The role of the message, which all of its texts have.
+    fn own_role(&self) -> Role {
+        self.members.first().map_or(Role::User, |&piece| self.role(piece))
+    }
+
     fn terms(&self) -> &'p Terms {
-        let first = self.members.first().map_or(Role::User, |&piece| self.role(piece));
-        self.policy.terms(first)
+        self.policy.terms(self.own_role())
     }
 
     fn hits<'e>(&'e self, evidence: &'e Evidence) -> impl Iterator<Item = (&'e Rule, &'e Place)> {
@@ -218,11 +222,12 @@ impl<'p> Message<'p> {
     /// The injection score: that of the worst stretch of the message. What stands far apart does not
     /// add up, or any text would be an attack if it is only long enough.
     fn score(&self, evidence: &Evidence) -> f32 {
-        let mut marks: Vec<Mark> =
-            evidence.rules.iter().filter_map(|(rule, place)| self.mark(*rule, place)).collect();
-        let likely =
-            evidence.likely.as_ref().map(|(likelihood, place)| (*likelihood, self.at(place)));
-        let length: usize = self.members.iter().filter_map(|&at| self.text(at)).map(str::len).sum();
+        let starts = self.starts();
+        let mark = |(rule, place): &(usize, Place)| self.mark(*rule, place, &starts);
+        let mut marks: Vec<Mark> = evidence.rules.iter().filter_map(mark).collect();
+        let likely = evidence.likely.as_ref();
+        let likely = likely.map(|(likelihood, place)| (*likelihood, self.at(place, &starts)));
+        let length = starts.last().copied().unwrap_or_default();
         if length <= NEAR || marks.len() > CROWD {
             return stretch(&marks, evidence.likelihood());
         }
@@ -238,15 +243,25 @@ impl<'p> Message<'p> {
         (0..marks.len()).map(of).fold(stretch(&[], evidence.likelihood()), f32::max)
     }
 
-    fn mark(&self, rule: usize, place: &Place) -> Option<Mark> {
+    fn mark(&self, rule: usize, place: &Place, starts: &[usize]) -> Option<Mark> {
         let found = self.scanner.rules.get(rule).filter(|rule| rule.kind().is_injection())?;
-        Some(Mark { rule, weight: found.severity(), at: self.at(place) })
+        Some(Mark { rule, weight: found.severity(), at: self.at(place, starts) })
     }
 
-    /// How many bytes of the message stand before a place.
-    fn at(&self, (piece, range): &Place) -> usize {
-        let before = self.members.iter().take_while(|member| *member != piece);
-        before.filter_map(|&member| self.text(member)).map(str::len).sum::<usize>() + range.start
+    /// How many bytes of the message stand before each of its texts, and how many it has.
+    fn starts(&self) -> Vec<usize> {
+        let mut starts = vec![0];
+        for &member in self.members {
+            let before = starts.last().copied().unwrap_or_default();
+            starts.push(before + self.text(member).map_or(0, str::len));
+        }
+        starts
+    }
+
+    /// How many bytes of the message stand before a place. The texts are in the order of their indices.
+    fn at(&self, (piece, range): &Place, starts: &[usize]) -> usize {
+        let member = self.members.partition_point(|member| member < piece);
+        starts.get(member).copied().unwrap_or_default() + range.start
     }
 
     fn judge_injections(&self, evidence: &Evidence, report: &mut Report) {
@@ -271,7 +286,7 @@ impl<'p> Message<'p> {
         }
     }
 
-    /// Reports credentials and personal data, at no place if they are known already.
+    /// Reports credentials and personal data that have a place: what is known already has none.
     fn disclose(
         &self,
         reading: &Reading<'_>,
@@ -373,6 +388,9 @@ struct Mark {
     /// Bytes of the message before it.
     at: usize,
 }
+
+/// A threshold above this leaves doubt where the scanner stops reading.
+const CERTAIN: f32 = 0.999;
 
 /// With more marks than this a message is one stretch: nobody quotes so many attacks by chance.
 const CROWD: usize = 512;

@@ -1,9 +1,12 @@
-//! The scan room: finds prompt injections, jailbreaks, credentials and personal data in the texts
-//! of a prompt, and says what the policy makes of them.
+//! The scan room: finds prompt injections, jailbreaks, credentials, personal data, shapes of injected
+//! code, hidden text and offensive language in the texts of a prompt, and says what the policy
+//! (`policy`) makes of them.
 //!
 //! Every text is read in its canonical view (`canonical`), in what decodes from it (`decode`)
-//! and without its disguises (`disguise`), against rules that are data (`rules`). The texts of
-//! one message are also read joined, so that nothing hides by being split.
+//! and without its disguises (`disguise`), against rules that are data (`rules`) and by two
+//! classifiers (`model`). `structure` looks at a text as it was given, `sanitize` takes out what a
+//! policy wants out. The texts of one message are also read joined, so that nothing hides by being
+//! split.
 //!
 //! Scanning is linear in the prompt, and needs no lock and no state: one [`Scanner`] serves all.
 

@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let text = canonical(&String::from_utf8_lossy(data));
     assert!((0.0..=1.0).contains(&MODEL.score(&text)));
-    for (gram, _) in MODEL.explain(&text, 3) {
-        assert!(text.contains(&gram));
+    for word in MODEL.explain(&text, 3) {
+        assert!(text.contains(&word.feature));
     }
 });

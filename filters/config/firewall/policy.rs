@@ -16,7 +16,7 @@ use crate::scan::{Level, Modes, PiiKind};
 pub struct Policy {
     /// The policy whose settings hold where this one has none; none is the built-in one.
     pub extends: Option<String>,
-    /// A preset for the thresholds, `code`, `hidden_text` and `suspicious_encoding`.
+    /// A preset for the thresholds, `code`, `hidden_text`, `suspicious_encoding` and `on_overrun`.
     pub level: Option<Level>,
     /// Only watch: what would be refused or changed is recorded and passes.
     pub monitor: Option<bool>,

@@ -73,18 +73,26 @@ fn places(run: &str) -> Option<String> {
 
 /// The text with `chr(105) + chr(103)` and `String.fromCharCode(105, 103)` written out.
 pub(super) fn calls(text: &str) -> Option<Decoded> {
-    const NAMES: [&str; 7] = ["chr(", "Chr(", "CHR(", "char(", "Char(", "CHAR(", "fromCharCode("];
     let mut out = String::new();
-    for name in
-        NAMES.iter().filter(|name| memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some())
-    {
-        for arguments in text.split(name).skip(1) {
-            let end = arguments.bytes().position(|b| b == b')').unwrap_or(arguments.len());
-            let numbers = arguments.get(..end).unwrap_or_default().split(',');
-            out.extend(numbers.filter_map(code_of));
+    for open in memchr::memchr_iter(b'(', text.as_bytes()) {
+        let (before, arguments) = text.split_at_checked(open).unwrap_or((text, ""));
+        if is_call(before.as_bytes()) {
+            let arguments = arguments.get(1..).unwrap_or_default();
+            let end = memchr::memchr2(b'(', b')', arguments.as_bytes());
+            let numbers = arguments.get(..end.unwrap_or(arguments.len())).unwrap_or_default();
+            out.extend(numbers.split(',').filter_map(code_of));
         }
     }
     (out.len() >= MIN_NUMBERS).then(|| Decoded::of_all(text, out))
+}
+
+/// Whether a text ends with the name of a function that makes a character of its number.
+fn is_call(before: &[u8]) -> bool {
+    const NAMES: [&[u8]; 3] = [b"chr", b"char", b"fromcharcode"];
+    NAMES.iter().any(|name| {
+        let end = before.len().checked_sub(name.len()).and_then(|from| before.get(from..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(name))
+    })
 }
 
 fn code_of(number: &str) -> Option<char> {

@@ -1,6 +1,9 @@
 //! Text in characters that cannot be seen: tags, variation selectors, bits of zero width; and text
 //! that is written backwards and turned round by a directional override.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use super::{Decoded, is_text, lossy};
 
 /// Fewer hidden characters are dressing: flags have six tags, an emoji one variation selector.
@@ -58,8 +61,7 @@ impl Hidden {
 /// Bytes whose bits are two characters of zero width, whichever of them is the one; a third one,
 /// much rarer, stands between bytes.
 fn bits(zero_width: &[char]) -> Option<Vec<u8>> {
-    let first = *zero_width.first()?;
-    let second = *zero_width.iter().find(|&&c| c != first)?;
+    let (first, second) = most_frequent(zero_width)?;
     let bits: Vec<bool> =
         zero_width.iter().filter(|&&c| c == first || c == second).map(|&c| c == second).collect();
     let others = zero_width.len() - bits.len();
@@ -71,6 +73,15 @@ fn bits(zero_width: &[char]) -> Option<Vec<u8>> {
         bits.chunks(8).map(byte).collect()
     };
     [false, true].into_iter().map(packed).find(|bytes| is_text(bytes))
+}
+
+/// The two characters that stand there most often: a mark of the byte order is no bit.
+fn most_frequent(zero_width: &[char]) -> Option<(char, char)> {
+    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+    zero_width.iter().for_each(|c| *counts.entry(*c).or_default() += 1);
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    Some((counts.first()?.0, counts.get(1)?.0))
 }
 
 /// The text with what stands after a right-to-left override read as it is shown.

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use unicode_normalization::char::is_combining_mark;
+
 mod codes;
 mod escapes;
 mod hidden;
@@ -136,7 +138,12 @@ fn is_readable(c: char) -> bool {
     match c {
         '\0' | '\t' | '\n' | '\x0c' | '\r' | ' '..='~' => true,
         c if c.is_ascii() => false,
-        c => c.is_alphanumeric(),
+        // Marks above letters, punctuation, what is written beside ideographs, pictures.
+        '\u{2010}'..='\u{205e}'
+        | '\u{3000}'..='\u{303f}'
+        | '\u{ff00}'..='\u{ffef}'
+        | '\u{1f300}'..='\u{1faff}' => true,
+        c => c.is_alphanumeric() || is_combining_mark(c),
     }
 }
 

@@ -10,11 +10,11 @@ const REACH: usize = 384;
 pub(in crate::scan) struct Regions(Vec<(Range<usize>, usize)>);
 
 impl Regions {
-    /// Adds a place that does not start before the last one.
+    /// Adds a place that does not start before the last region.
     pub(in crate::scan) fn add(&mut self, place: Range<usize>) {
         match self.0.last_mut() {
             Some((last, count)) if place.start <= last.end.saturating_add(2 * REACH) => {
-                last.end = last.end.max(place.end);
+                *last = last.start.min(place.start)..last.end.max(place.end);
                 *count += 1;
             }
             Some(_) | None => self.0.push((place, 1)),

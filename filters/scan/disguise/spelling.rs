@@ -282,11 +282,10 @@ fn is_near(known: &[u8], word: &[u8]) -> bool {
         return false;
     }
     let same = known.iter().zip(word).take_while(|(a, b)| a == b).count();
-    let tail = |word: &[u8], from: usize| word.get(from..).map(<[u8]>::to_vec);
     match known.len().cmp(&word.len()) {
-        std::cmp::Ordering::Equal => tail(known, same + 1) == tail(word, same + 1),
-        std::cmp::Ordering::Greater => tail(known, same + 1) == tail(word, same),
-        std::cmp::Ordering::Less => tail(known, same) == tail(word, same + 1),
+        std::cmp::Ordering::Equal => known.get(same + 1..) == word.get(same + 1..),
+        std::cmp::Ordering::Greater => known.get(same + 1..) == word.get(same..),
+        std::cmp::Ordering::Less => known.get(same..) == word.get(same + 1..),
     }
 }
 

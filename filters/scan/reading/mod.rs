@@ -1,6 +1,6 @@
 //! Reading one text: which rules it hits, in any of its disguises, and what it gives away.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use super::disguise::{
 use super::matcher::{Gate, Matcher, Sign, locate, locate_apart, window};
 use super::pii::{self, PiiKind};
 use super::rules::{BROAD, Kind, Rule};
+use crate::prompt::Role;
 
 mod joined;
 
@@ -25,7 +26,8 @@ pub(super) use joined::Joined;
 /// Bytes within which what speaks for an injection adds up.
 pub(super) const NEAR: usize = 4 * 1024;
 
-/// Places of one rule in one view that are told apart.
+/// Bytes between two hits of one rule that are told apart, and how many are.
+const APART: usize = NEAR / 2;
 const MAX_PLACES: usize = 64;
 
 /// Encodings inside encodings are undone this often.
@@ -92,6 +94,8 @@ impl Stage {
 /// How far a text is read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extent<'a> {
+    /// Who wrote the text: rules for other roles are not tried. `None` tries all.
+    pub(super) role: Option<Role>,
     /// Where words may have lost the blanks between them, in bytes of the text.
     pub(super) seams: &'a [usize],
     /// Whether it is classified, beside what the rules say.
@@ -141,10 +145,10 @@ impl Undone {
 /// A rule, by index, and where it hit.
 pub(super) type Hit = (usize, Range<usize>);
 
-/// What speaks for an injection in a text, and in everything that can be made of it.
+/// What rules and classifier find in a text, and in everything that can be made of it.
 #[derive(Debug, Default)]
 pub(super) struct Injections {
-    /// The rules, each where it hit; twice only where that is [`NEAR`] apart or almost.
+    /// The rules of injections and of code, each where it hit; twice only where that is [`APART`].
     pub(super) hits: Vec<Hit>,
     /// How likely the classifier takes the worst view for an attack, 0 to 1, and what it stands in.
     pub(super) likely: Option<(f32, Range<usize>)>,
@@ -340,10 +344,14 @@ impl<'t> Reading<'t> {
     }
 
     /// The injection rules that hit the text as it is, by their index.
-    pub(super) fn rules_hit(&self) -> Vec<usize> {
+    pub(super) fn rules_hit(&self) -> BTreeSet<usize> {
         let mut search = Search::new(self.scanner, &Extent::default(), self.text.len());
         search.try_rules(self, None);
-        search.found.hits.into_iter().map(|(index, _)| index).collect()
+        let hits = search.found.hits.into_iter().map(|(index, _)| index);
+        let is_injection = |index: &usize| {
+            self.scanner.rules.get(*index).is_some_and(|rule| rule.kind().is_injection())
+        };
+        hits.filter(is_injection).collect()
     }
 
     fn plain_text(&self) -> &str {
@@ -393,8 +401,12 @@ impl<'t> Reading<'t> {
         }
         if done < Stage::Joined {
             self.undo(Stage::Joined, &signs.broken, found, unhyphenated);
-            self.respace(&signs.spaced, found);
-            self.respace(&signs.glued, found);
+            if self.plain.is_none() {
+                self.respace(&signs.spaced, found);
+                self.respace(&signs.glued, found);
+            } else if !(signs.spaced.is_empty() && signs.glued.is_empty()) {
+                self.respace_all(found);
+            }
         }
         if done < Stage::Unleeted {
             self.undo(Stage::Unleeted, &signs.leet, found, unleet);
@@ -421,10 +433,12 @@ impl<'t> Reading<'t> {
             self.undo(Stage::Reordered, &self.gate.signs(sign).of_many(least), found, how);
         }
         self.decipher(found);
-        if !self.text.is_ascii() && found.takes(self.text.len()) {
-            let whole = 0..self.text.len();
-            let turned = upright(self.plain_text()).map(|text| Decoded { text, span: whole });
-            found.views.extend(turned.map(|turned| (Stage::Reordered, turned)));
+        let turned = (!self.text.is_ascii()).then(|| upright(self.plain_text())).flatten();
+        if let Some(text) = turned
+            && found.takes(text.len())
+        {
+            let span = 0..self.text.len();
+            found.views.push((Stage::Reordered, Decoded { text, span }));
         }
     }
 
@@ -444,31 +458,30 @@ impl<'t> Reading<'t> {
     /// ones were not enciphered with the others, so these must not be folded before.
     fn decipher(&self, found: &mut Undone) {
         let canonical = self.canonical.text();
-        let lower = (!self.text.is_ascii()).then(|| self.plain_text().to_lowercase());
         for region in suspects(canonical).iter(canonical.len()) {
             let (part, range) = slice(canonical, &region);
             if !found.takes(part.len()) {
                 continue;
             }
             let span = self.source_of_canonical(&range);
+            let source = self.text.get(span.clone()).unwrap_or_default();
+            let lower = (!source.is_ascii()).then(|| View::plain(source).text().to_lowercase());
             let texts = solved(lower.as_deref().unwrap_or(part)).into_iter();
             let made = |text| (Stage::Reordered, Decoded { text, span: span.clone() });
             found.views.extend(texts.map(made));
-            if lower.is_some() {
-                break;
-            }
+        }
+    }
+
+    /// The same for a text of which something cannot be seen.
+    fn respace_all(&self, found: &mut Undone) {
+        if found.takes(self.text.len()) {
+            let text = respaced(self.plain_text());
+            found.views.push((Stage::Joined, Decoded { text, span: 0..self.text.len() }));
         }
     }
 
     /// Puts letters together by the original spaces and capitals, which the canonical view has not.
     fn respace(&self, at: &Regions, found: &mut Undone) {
-        if self.plain.is_some() && !at.is_empty() {
-            if found.takes(self.text.len()) {
-                let text = respaced(self.plain_text());
-                found.views.push((Stage::Joined, Decoded { text, span: 0..self.text.len() }));
-            }
-            return;
-        }
         for region in at.iter(self.canonical.text().len()) {
             let (part, span) = slice(self.text, &self.source_of_canonical(&region));
             if found.takes(part.len()) {
@@ -482,6 +495,7 @@ impl<'t> Reading<'t> {
 struct Search<'s> {
     scanner: &'s Scanner,
     found: Injections,
+    role: Option<Role>,
     classify: bool,
     /// The views of one layer before those of the next, so that what is inside of one cannot use up
     /// what another needs.
@@ -496,8 +510,16 @@ struct Search<'s> {
     work: Budget,
     /// Whether reading may end before all views are read.
     may_settle: bool,
+    /// How many hits were looked at for that.
+    weighed: usize,
+    /// Where each rule has hit.
+    places: HashMap<usize, Vec<usize>>,
     /// Bytes of texts without spaces that may still be taken apart.
     glued_left: usize,
+}
+
+fn is_strong(rule: &Rule) -> bool {
+    rule.kind().is_injection() && rule.severity() >= BROAD
 }
 
 /// A view that is still to be read.
@@ -519,6 +541,7 @@ impl<'s> Search<'s> {
         Self {
             scanner,
             found,
+            role: extent.role,
             classify: extent.classify,
             waiting,
             known,
@@ -526,6 +549,8 @@ impl<'s> Search<'s> {
             views,
             work,
             may_settle,
+            weighed: 0,
+            places: HashMap::new(),
             glued_left: MAX_GLUED,
         }
     }
@@ -610,8 +635,9 @@ impl<'s> Search<'s> {
     fn read_squeezed(&mut self, whole: &Range<usize>, text: &str) {
         let matcher: &Matcher = &self.scanner.squeezed;
         for (index, near) in matcher.gate(text).candidates() {
-            let regex = self.scanner.rules.get(index).and_then(|rule| rule.squeezed.as_ref());
-            let Some(regex) = regex.filter(|_| !self.is_hit(index)) else { continue };
+            let rule = self.scanner.rules.get(index).filter(|_| !self.is_known(index, whole));
+            let rule = rule.filter(|rule| self.role.is_none_or(|role| rule.applies_to(role)));
+            let Some(regex) = rule.and_then(|rule| rule.squeezed.as_ref()) else { continue };
             if self.afford_work(window(text.len(), near).len())
                 && locate(regex, text, near).is_some()
             {
@@ -623,11 +649,11 @@ impl<'s> Search<'s> {
     /// Tries the rules that a view may concern. If that is more work than the text may take, the
     /// strongest come first.
     fn try_rules(&mut self, reading: &Reading<'_>, span: Option<&Range<usize>>) {
-        let scanner = self.scanner;
+        let (scanner, role) = (self.scanner, self.role);
         let length = reading.canonical.text().len();
         let attacks = reading.gate.candidates().filter_map(|(index, near)| {
             let rule = scanner.rules.get(index).filter(|rule| rule.kind().is_canonical())?;
-            Some((index, rule, near))
+            role.is_none_or(|role| rule.applies_to(role)).then_some((index, rule, near))
         });
         let work: usize = attacks.clone().map(|(_, _, near)| window(length, near).len()).sum();
         if work <= self.work.0 {
@@ -646,32 +672,51 @@ impl<'s> Search<'s> {
         span: Option<&Range<usize>>,
     ) {
         let text = reading.canonical.text();
-        if !self.is_hit(index) && self.afford_work(window(text.len(), near).len()) {
-            for hit in locate_apart(&rule.regex, text, near, NEAR / 2).take(MAX_PLACES) {
-                let place = span.map_or_else(|| reading.source_of_canonical(&hit), Clone::clone);
-                self.found.hits.push((index, place));
+        let place =
+            |at: &Range<usize>| span.map_or_else(|| reading.source_of_canonical(at), Clone::clone);
+        if !self.is_known(index, &place(near)) && self.afford_work(window(text.len(), near).len()) {
+            for hit in locate_apart(&rule.regex, text, near, APART).take(MAX_PLACES) {
+                self.add(index, place(&hit));
             }
         }
     }
 
-    /// Whether the text is an attack already, whatever else may be made of it.
-    fn is_settled(&self) -> bool {
-        if !self.may_settle {
+    /// Whether the text is an attack already, whatever else may be made of it: one of its first
+    /// stretches is.
+    fn is_settled(&mut self) -> bool {
+        const FIRST: usize = 64;
+        if !self.may_settle || self.found.hits.len() == self.weighed {
             return false;
         }
-        let known: BTreeSet<usize> = self.found.hits.iter().map(|(rule, _)| *rule).collect();
-        let rules = known.into_iter().filter_map(|rule| self.scanner.rules.get(rule));
-        let strong = rules.map(Rule::severity).filter(|severity| *severity >= BROAD);
-        strong.map(|severity| 1.0 - severity).product::<f32>() <= NO_DOUBT
+        self.weighed = self.found.hits.len();
+        let strong = self.found.hits.iter().filter_map(|(rule, at)| {
+            let severity = self.scanner.rules.get(*rule).filter(|rule| is_strong(rule))?.severity();
+            Some((at.start, *rule, severity))
+        });
+        let mut strong: Vec<_> = strong.collect();
+        strong.sort_unstable_by_key(|(at, ..)| *at);
+        strong.truncate(FIRST);
+        let starts = strong.iter().map(|(from, ..)| *from);
+        starts.into_iter().any(|from| {
+            let near = strong.iter().filter(|(at, ..)| (from..=from + NEAR).contains(at));
+            let rules: BTreeMap<_, _> =
+                near.map(|(_, rule, severity)| (*rule, *severity)).collect();
+            rules.values().map(|severity| 1.0 - severity).product::<f32>() <= NO_DOUBT
+        })
     }
 
-    fn is_hit(&self, rule: usize) -> bool {
-        self.found.hits.iter().any(|(known, _)| *known == rule)
+    /// Whether a rule has hit so near that another hit there would add nothing. Elsewhere it would:
+    /// decoys must not use a rule up.
+    fn is_known(&self, rule: usize, at: &Range<usize>) -> bool {
+        let near = |start: &usize| at.start.abs_diff(*start) < APART && at.end <= start + NEAR;
+        let starts = self.places.get(&rule);
+        starts.is_some_and(|starts| starts.len() >= MAX_PLACES || starts.iter().any(near))
     }
 
-    fn add(&mut self, rule: usize, span: Range<usize>) {
-        if !self.is_hit(rule) {
-            self.found.hits.push((rule, span));
+    fn add(&mut self, rule: usize, at: Range<usize>) {
+        if !self.is_known(rule, &at) {
+            self.places.entry(rule).or_default().push(at.start);
+            self.found.hits.push((rule, at));
         }
     }
 
